@@ -9,6 +9,7 @@ from typing import Any
 from dpo_diag.errors import RecipeError
 from dpo_diag.pairs import PromptSet, read_pairs, read_prompts
 from dpo_diag.pipeline.work import Work
+from dpo_diag.training.inputs import Inputs
 from dpo_diag.training.loop import TrainProgress, train
 from dpo_diag.training.recipe import Recipe
 from dpo_diag.training.recipe_file import (
@@ -52,7 +53,7 @@ def run_training(options: Mapping[str, Any], work: Work) -> Path:
             resume=options["resume"],
             progress=progress,
             store=work.store,
-            prompts=prompts,
+            inputs=Inputs(prompts=prompts),
         )
 
 

@@ -19,6 +19,7 @@ import torch
 from dpo_diag.engines._batching import is_out_of_memory
 from dpo_diag.errors import CheckpointError, TrainingError
 from dpo_diag.store import RowStore
+from dpo_diag.training.inputs import Inputs
 from dpo_diag.training.matmul import float32_matmul
 from dpo_diag.training.meter import Meter
 from dpo_diag.training.optimization import autocast, learning_rate
@@ -37,7 +38,7 @@ from dpo_diag.training.runs import (
 from dpo_diag.training.steps import MicroLoss, pair_metrics
 
 if TYPE_CHECKING:
-    from dpo_diag.pairs import PairSet, PromptSet
+    from dpo_diag.pairs import PairSet
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     store: RowStore | None = None,
-    prompts: "PromptSet | None" = None,
+    inputs: Inputs | None = None,
 ) -> Path:
     """Train as the recipe says and write the run folder.
 
@@ -83,8 +84,7 @@ def train(
             left as it is.
         progress: called after each step. What it raises ends the run; checkpoints stay.
         store: where reference log-probs are looked up and kept; None keeps them in ``out``.
-        prompts: what an online variant samples answers to: the rows with split ``train``, or all
-            where there are none. None takes the training pairs' prompts.
+        inputs: data beside the pairs that only some variants read.
 
     Returns:
         ``out``.
@@ -108,7 +108,7 @@ def train(
     # restored on leaving: the caller's generator is none of our business
     with torch.random.fork_rng():
         torch.manual_seed(recipe.run.seed)  # dropout; order and sampling have their own
-        run = _Run(prepare(recipe, pairs, out, store=store, prompts=prompts))
+        run = _Run(prepare(recipe, pairs, out, store=store, inputs=inputs))
         stopped = run.parts.folder.last_checkpoint()
         run.parts.folder.start()
         if stopped is not None:
@@ -160,8 +160,9 @@ class _Run:
         losses = self.gradients(units)
         rate = learning_rate(section, self.step_number, self.parts.n_steps)
         for group in self.parts.optimizer.param_groups:
-            group["lr"] = rate
-        trained = [p for group in self.parts.optimizer.param_groups for p in group["params"]]
+            group["lr"] = rate * group.get("factor", 1.0)
+        weights = [g for g in self.parts.optimizer.param_groups if not g.get("is_learned")]
+        trained = [p for group in weights for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trained, section.max_grad_norm or math.inf)
         self.require_finite(norm, "gradient", units)
         self.parts.optimizer.step()
@@ -232,13 +233,12 @@ class _Run:
         for start in range(0, len(data), size):
             index = np.arange(start, min(start + size, len(data)))
             with autocast(self.parts.policy.device, self.parts.recipe.run.precision):
-                keep = self.parts.variant.needs.token_logps
-                batch = pair_logps(model, data, index, keep_tokens=keep)
-            if not self.parts.variant.needs.online_samples:
+                batch = pair_logps(model, data, index)
+            if not self.parts.variant.needs.samples:
                 loss += float(self.parts.variant.losses(batch, self.parts.steps.state).sum())
             totals.add_sums(pair_metrics(batch, self.parts.variant), len(index))
         row = {f"eval_{key}": value for key, value in totals.means().items()}
-        if not self.parts.variant.needs.online_samples:
+        if not self.parts.variant.needs.samples:
             row = {"eval_loss": loss / len(data), **row}
         return row
 

@@ -26,8 +26,8 @@ from dpo_diag.training.forward import response_logps
 from dpo_diag.training.optimization import autocast
 from dpo_diag.training.policy import Policy
 from dpo_diag.training.recipe import OnlineSection, Recipe
-from dpo_diag.training.steps import MicroLoss, detached, updated_state
-from dpo_diag.variants._base import SampleLogps, Variant
+from dpo_diag.training.steps import MicroLoss, detached, schedule, updated_state
+from dpo_diag.variants._base import SampleLogps, TrainingFacts, Variant
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,9 @@ class SampleSteps:
         self._steps_per_pass = math.ceil(self._per_round / self._batch)
         rounds = math.ceil(len(self._ids) / self._per_round)
         self.n_per_epoch = rounds * self._steps_per_pass * section.passes
-        self.state = variant.init_state(len(self._ids))
+        length = schedule(recipe)
+        self.n_steps = length.n_steps(self.n_per_epoch)
+        self.state = variant.init_state(TrainingFacts(len(self._ids), self.n_steps))
         self._round: Round | None = None
         self._round_number = -1
 

@@ -38,6 +38,7 @@ def make_optimizer(
     parameters: Iterable[torch.nn.Parameter],
     section: OptimizerSection,
     extra: Iterable[torch.Tensor] = (),
+    extra_rate: float = 0.0,
 ) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only: biases, norms and ``extra`` are left alone.
 
@@ -45,12 +46,14 @@ def make_optimizer(
         parameters: the model's; those that take no gradient are left out.
         section: the recipe's.
         extra: learned state of the variant beside the model.
+        extra_rate: its peak learning rate; 0 takes the model's.
     """
+    factor = extra_rate / section.learning_rate if extra_rate else 1.0
     trained = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": section.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        {"params": list(extra), "weight_decay": 0.0},
+        {"params": list(extra), "weight_decay": 0.0, "is_learned": True, "factor": factor},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],

@@ -5,21 +5,30 @@ once, before anything is swapped or dropped (``reference``). Start reading at ``
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from dpo_diag.errors import DataError
 from dpo_diag.store import RowStore
+from dpo_diag.tables import content_hash
 from dpo_diag.text import EncodedResponse, encode_pairs
 from dpo_diag.training.batches import pack, pack_pairs
 from dpo_diag.training.forward import ResponseLogps, response_logps
+from dpo_diag.training.inputs import Inputs
 from dpo_diag.training.policy import Policy
+from dpo_diag.training.recipe import Recipe
 from dpo_diag.training.reference import reference_rows
+from dpo_diag.training.sources._base import (
+    Context,
+    FieldSource,
+    make_sources,
+    required_column,
+)
 from dpo_diag.variants._base import PairLogps, Variant
 
 logger = logging.getLogger(__name__)
@@ -33,8 +42,11 @@ class PairData:
         pair_ids: content ids of the pairs as given (a swapped pair keeps its id).
         chosen, rejected: token ids.
         ref_chosen, ref_rejected: float64, nats; NaN where the variant needs no reference.
-        is_chosen_safe, is_rejected_safe: bool, None where the variant reads no labels.
+        frame: the pairs' rows, sides as trained on.
+        is_training: false for validation pairs, which have no index of their own: -1.
+        keep_tokens: the variant reads log-probs per token.
         counts: what was kept, swapped, dropped, truncated.
+        sources: what else the variant needs, by need.
     """
 
     pair_ids: tuple[str, ...]
@@ -42,46 +54,79 @@ class PairData:
     rejected: tuple[EncodedResponse, ...]
     ref_chosen: np.ndarray
     ref_rejected: np.ndarray
-    is_chosen_safe: np.ndarray | None = None
-    is_rejected_safe: np.ndarray | None = None
+    frame: pd.DataFrame = field(default_factory=pd.DataFrame)
+    is_training: bool = True
+    keep_tokens: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[str, FieldSource] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pair_ids)
 
 
-def prepare_pairs(
-    frame: pd.DataFrame, policy: Policy, variant: Variant, store: RowStore
-) -> PairData:
+@dataclass(frozen=True)
+class Material:
+    """What pairs are made ready with.
+
+    Attributes:
+        policy: its reference is asked, once; rows of an earlier run are reused.
+        variant: says what is needed and what its labels do to pairs.
+        recipe: of the run.
+        store: where reference rows are kept.
+        inputs: data beside the pairs.
+        folder: the run's.
+    """
+
+    policy: Policy
+    variant: Variant
+    recipe: Recipe
+    store: RowStore
+    inputs: Inputs
+    folder: Path
+
+
+def prepare_pairs(frame: pd.DataFrame, material: Material, *, is_training: bool) -> PairData:
     """Encode, score under the reference and relabel the pairs of one split.
 
     Args:
         frame: PreferencePairs.
-        policy: its reference is asked, once; rows of an earlier run are reused.
-        variant: says whether a reference and labels are needed and what they do to pairs.
-        store: where reference rows are kept.
+        material: model, variant and the rest.
+        is_training: whether they are trained on; false for validation.
 
     Raises:
-        DataError: labels are needed and missing, or a pair cannot be encoded.
+        DataError: labels or columns are needed and missing, or a pair cannot be encoded.
     """
+    policy, variant = material.policy, material.variant
     encoded = encode_pairs(frame, policy.encoder)
     if variant.needs.reference:
-        scores = reference_rows(frame, encoded, policy, store)
+        scores = reference_rows(frame, encoded, policy, material.store)
         references = [scores[f"logp_{side}"].to_numpy() for side in ("chosen", "rejected")]
     else:
         references = [np.full(len(frame), np.nan)] * 2
-    safe: list[np.ndarray | None] = [None, None]
-    if variant.needs.safety_labels:
-        safe = [_labels(frame, f"is_{side}_safe", variant) for side in ("chosen", "rejected")]
     data = PairData(
         tuple(frame["pair_id"]),
         tuple(encoded.chosen),
         tuple(encoded.rejected),
         *references,
-        *safe,
+        frame=frame.reset_index(drop=True),
+        is_training=is_training,
+        keep_tokens=variant.needs.token_logps,
         counts={"pairs": len(frame), "truncated": encoded.n_truncated},
     )
-    return _relabelled(data, variant)
+    section = material.recipe.data
+    data = _relabelled(_flipped(data, section.flip_labels, section.flip_seed), variant)
+    context = Context(
+        data.frame,
+        data.chosen,
+        data.rejected,
+        policy,
+        variant,
+        material.recipe,
+        material.inputs,
+        is_training,
+        material.folder,
+    )
+    return replace(data, sources=make_sources(context) if len(data) else {})
 
 
 def pair_logps(
@@ -89,7 +134,6 @@ def pair_logps(
     data: PairData,
     index: np.ndarray,
     *,
-    keep_tokens: bool = False,
     share_prompts: bool = False,
 ) -> PairLogps:
     """The policy's and reference's log-probs of B pairs, from one forward pass.
@@ -98,7 +142,6 @@ def pair_logps(
         model: the policy.
         data: all pairs.
         index: (B,) positions in ``data``.
-        keep_tokens: also give token log-probs and masks.
         share_prompts: the prompt passes the model once for both answers; only where
             ``forward.shares_prompts`` holds.
     """
@@ -109,25 +152,30 @@ def pair_logps(
     else:
         batch = pack([*chosen, *rejected], device)
     logps = response_logps(model, batch)
-
-    def column(values: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values[index], device=device)
-
-    references = [column(v).to(logps.sums.dtype) for v in (data.ref_chosen, data.ref_rejected)]
-    safe: dict[str, torch.Tensor] = {}
-    if data.is_chosen_safe is not None and data.is_rejected_safe is not None:
-        safe = {
-            "is_chosen_safe": column(data.is_chosen_safe),
-            "is_rejected_safe": column(data.is_rejected_safe),
-        }
+    references = [
+        torch.as_tensor(values[index], device=device).to(logps.sums.dtype)
+        for values in (data.ref_chosen, data.ref_rejected)
+    ]
+    place = index if data.is_training else np.full(n, -1)
     return PairLogps(
         *(logps.sums[:n], logps.sums[n:]),
         *references,
         *(batch.n_tokens[:n], batch.n_tokens[n:]),
-        torch.as_tensor(index, device=device),
-        **safe,
-        **(_token_fields(logps, n) if keep_tokens else {}),
+        torch.as_tensor(place, device=device),
+        **(_token_fields(logps, n) if data.keep_tokens else {}),
+        **_source_fields(data, index),
     )
+
+
+def _source_fields(data: PairData, index: np.ndarray) -> dict[str, Any]:
+    fields: dict[str, Any] = {"extra": {}}
+    for source in data.sources.values():
+        for name, value in source.fields(index).items():
+            if name == "extra":
+                fields["extra"].update(value)
+            else:
+                fields[name] = value
+    return fields
 
 
 def _token_fields(logps: ResponseLogps, n: int) -> dict[str, torch.Tensor]:
@@ -140,45 +188,86 @@ def _token_fields(logps: ResponseLogps, n: int) -> dict[str, torch.Tensor]:
 
 
 def _relabelled(data: PairData, variant: Variant) -> PairData:
-    if data.is_chosen_safe is None or data.is_rejected_safe is None:
+    if type(variant).relabel is Variant.relabel:
         return data
-    actions = variant.relabel(
-        torch.from_numpy(data.is_chosen_safe), torch.from_numpy(data.is_rejected_safe)
-    )
+    types = dict.fromkeys(variant.needs.columns, np.float64)
+    if variant.needs.safety_labels:
+        types |= dict.fromkeys(("is_chosen_safe", "is_rejected_safe"), np.bool_)
+    labels = {
+        name: torch.from_numpy(
+            required_column(data.frame, name, variant).to_numpy(dtype=kind, copy=True)
+        )
+        for name, kind in types.items()
+    }
+    actions = variant.relabel(labels)
     if actions is None:
         return data
     keep, swap = actions.keep.numpy(), (actions.swap & actions.keep).numpy()
-    kept = np.flatnonzero(keep)
     counts = {"kept": int((keep & ~swap).sum()), "swapped": int(swap.sum())}
     counts["dropped"] = int((~keep).sum())
     logger.info("%s: %s", variant.name, ", ".join(f"{v} {k}" for k, v in counts.items()))
+    return _exchanged(data, keep, swap, counts)
 
-    def exchanged(first: Any, second: Any) -> tuple[Any, Any]:
+
+def _flipped(data: PairData, rate: float, seed: int) -> PairData:
+    """The pairs with a share of labels turned around; the draw goes with the pair's id."""
+    if not (rate and data.is_training):
+        return data
+    swap = flips(data.pair_ids, rate, seed)
+    logger.info("flip_labels: %d of %d labels turned around", swap.sum(), len(data))
+    return _exchanged(data, np.ones(len(data), bool), swap, {"flipped": int(swap.sum())})
+
+
+def flips(pair_ids: Sequence[str], rate: float, seed: int) -> np.ndarray:
+    """Which pairs ``data.flip_labels`` turns around, (n,) bool.
+
+    Args:
+        pair_ids: of the pairs as given.
+        rate: each pair's chance, in [0, 1); the flips of a lower rate are among those of a higher.
+        seed: which pairs; the draw goes with the pair's id, not its row.
+    """
+    draws = np.array([int(content_hash([seed, pair_id])[:13], 16) for pair_id in pair_ids])
+    return draws / 16.0**13 < rate
+
+
+def _exchanged(
+    data: PairData, keep: np.ndarray, swap: np.ndarray, counts: Mapping[str, int]
+) -> PairData:
+    """The kept pairs, sides exchanged where ``swap`` says so; everything that has sides goes."""
+    kept = np.flatnonzero(keep)
+
+    def sides(first: Any, second: Any) -> tuple[Any, Any]:
         pairs = [(second[i], first[i]) if swap[i] else (first[i], second[i]) for i in kept]
         return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
 
-    references = exchanged(data.ref_chosen, data.ref_rejected)
-    safe = exchanged(data.is_chosen_safe, data.is_rejected_safe)
-    return PairData(
-        tuple(data.pair_ids[i] for i in kept),
-        *exchanged(data.chosen, data.rejected),
-        *(np.array(side, dtype=np.float64) for side in references),
-        *(np.array(side, dtype=bool) for side in safe),
+    chosen, rejected = sides(data.chosen, data.rejected)
+    references = sides(data.ref_chosen, data.ref_rejected)
+    return replace(
+        data,
+        pair_ids=tuple(data.pair_ids[i] for i in kept),
+        chosen=chosen,
+        rejected=rejected,
+        ref_chosen=np.array(references[0], dtype=np.float64),
+        ref_rejected=np.array(references[1], dtype=np.float64),
+        frame=exchanged_sides(data.frame, swap).iloc[kept].reset_index(drop=True),
         counts={**data.counts, **counts},
     )
 
 
-def _labels(frame: pd.DataFrame, column: str, variant: Variant) -> np.ndarray:
-    if column not in frame.columns:
-        raise DataError(
-            f"{variant.name} needs the column {column}, which the pairs lack; take pairs with "
-            "safety labels (PKU-SafeRLHF, the sandbox) or another variant."
-        )
-    missing = frame[column].isna().to_numpy()
-    if missing.any():
-        row = int(np.flatnonzero(missing)[0])
-        raise DataError(
-            f"{variant.name} needs {column} on every pair; {int(missing.sum())} are missing, "
-            f"first at pair_id {frame['pair_id'].iloc[row]}."
-        )
-    return frame[column].to_numpy(dtype=bool, copy=True)
+def exchanged_sides(frame: pd.DataFrame, swap: np.ndarray) -> pd.DataFrame:
+    """The rows with chosen and rejected, and all columns that speak of either, exchanged.
+
+    Args:
+        frame: PreferencePairs with any extra columns; ``x_chosen`` pairs with ``x_rejected`` and
+            ``is_chosen_x`` with ``is_rejected_x``; ``gold_margin`` changes its sign.
+        swap: (n,) bool.
+    """
+    result = frame.copy()
+    for name in frame.columns:
+        other = name.replace("chosen", "rejected")
+        if other != name and other in frame.columns:
+            result[name] = frame[name].where(~swap, frame[other])
+            result[other] = frame[other].where(~swap, frame[name])
+    if "gold_margin" in frame.columns:
+        result["gold_margin"] = frame["gold_margin"].where(~swap, -frame["gold_margin"])
+    return result

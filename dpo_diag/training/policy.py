@@ -68,7 +68,9 @@ class Policy:
         if self.reference_model is None and not self._is_adapter:
             self.reference_model = copy.deepcopy(self.model).requires_grad_(False).eval()
 
-    def reference_scores(self, requests: Sequence[ScoreRequest]) -> SequenceScores:
+    def reference_scores(
+        self, requests: Sequence[ScoreRequest], *, keep_tokens: bool = False
+    ) -> SequenceScores:
         """The reference's log-probs, in the precision that the policy trains in.
 
         Before the first step the policy itself is the reference; afterwards only the adapter's
@@ -81,7 +83,9 @@ class Policy:
             else nullcontext()
         )
         with without_adapter, autocast(self.device, self.precision):
-            return HfEngine.from_model(model, self.stop_ids).score(requests)
+            return HfEngine.from_model(model, self.stop_ids).score(
+                requests, keep_tokens=keep_tokens
+            )
 
     def restore(self, folder: Path) -> None:
         """Put a checkpoint's weights (or adapter) into the model, bit for bit.

@@ -4,7 +4,6 @@ Start reading at ``prepare``.
 """
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,28 +15,28 @@ import torch
 from dpo_diag.checkpoints import ModelRecord, PairsRecord, RunManifest
 from dpo_diag.errors import DataError, RecipeError
 from dpo_diag.store import RowStore
+from dpo_diag.training.inputs import Inputs
 from dpo_diag.training.online import SampleSteps
 from dpo_diag.training.optimization import make_optimizer
-from dpo_diag.training.pair_data import PairData, prepare_pairs
+from dpo_diag.training.pair_data import Material, PairData, prepare_pairs
 from dpo_diag.training.policy import Policy, load_policy
 from dpo_diag.training.recipe import Recipe
 from dpo_diag.training.recipe_file import dump_recipe
 from dpo_diag.training.runs import RunFolder
-from dpo_diag.training.steps import PairSteps, Steps
+from dpo_diag.training.sources._base import has_source
+from dpo_diag.training.steps import PairSteps, Steps, schedule
 from dpo_diag.variants._base import Needs, Variant
 
 if TYPE_CHECKING:
-    from dpo_diag.pairs import PairSet, PromptSet
+    from dpo_diag.pairs import PairSet
 
 logger = logging.getLogger(__name__)
 
-# what the loop can provide; a variant that needs more is refused before anything is loaded
+# what the loop provides itself; the other needs have a file in ``sources``
 _PROVIDED = {
     "reference",
-    "token_logps",
     "online_samples",
     "pair_state",
-    "safety_labels",
     "couples_batch",
 }
 
@@ -75,7 +74,7 @@ def prepare(
     out: Path,
     *,
     store: RowStore | None = None,
-    prompts: "PromptSet | None" = None,
+    inputs: Inputs | None = None,
 ) -> Prepared:
     """Load, encode, score under the reference, relabel.
 
@@ -84,34 +83,23 @@ def prepare(
         pairs: preference pairs.
         out: run folder.
         store: rows to reuse; None keeps them in the run folder.
-        prompts: what an online variant samples answers to; None takes the training pairs'.
+        inputs: data beside the pairs.
 
     Raises:
         RecipeError, DataError, CheckpointError, EngineError: as ``loop.train``.
     """
     variant = recipe.build_variant()
     _require_provided(variant)
+    inputs = inputs or Inputs()
     training, validation = _splits(pairs.frame)
     policy = load_policy(recipe, out / "cache")
     store = store or RowStore(out / "cache" / "rows")
+    material = Material(policy, variant, recipe, store, inputs, out)
+    steps, counts = _steps(training, material)
+    held_out = None
+    if len(validation):
+        held_out = prepare_pairs(validation, material, is_training=False)
     section = recipe.optimizer
-    counts: Mapping[str, int]
-    if variant.needs.online_samples:
-        policy.freeze_reference()
-        asked = training if prompts is None else _training_prompts(prompts.frame)
-        steps: Steps = SampleSteps(policy, asked, variant, recipe)
-        counts = {"prompts": int(asked["prompt_id"].nunique())}
-    else:
-        data = prepare_pairs(training, policy, variant, store)
-        if not len(data):
-            raise DataError(
-                f"no training pairs are left: {variant.name} dropped all {len(training)} of them."
-            )
-        steps = PairSteps(
-            policy.model, data, variant, seed=recipe.run.seed, batch=section.batch_size
-        )
-        counts = data.counts
-    held_out = prepare_pairs(validation, policy, variant, store) if len(validation) else None
     return Prepared(
         recipe=recipe,
         variant=variant,
@@ -119,10 +107,33 @@ def prepare(
         steps=steps,
         validation=held_out if held_out is not None and len(held_out) else None,
         folder=RunFolder(out, dump_recipe(recipe), _manifest(recipe, variant, pairs, policy)),
-        n_steps=section.max_steps or max(1, math.ceil(section.epochs * steps.n_per_epoch)),
-        optimizer=make_optimizer(policy.model.parameters(), section, _learned(steps.state)),
+        n_steps=steps.n_steps,
+        optimizer=make_optimizer(
+            policy.model.parameters(), section, _learned(steps.state), variant.learned_rate
+        ),
         counts=counts,
     )
+
+
+def _steps(training: pd.DataFrame, material: Material) -> tuple[Steps, Mapping[str, int]]:
+    """The run's material in steps, and what became of the rows."""
+    policy, variant, recipe = material.policy, material.variant, material.recipe
+    if variant.needs.online_samples:
+        policy.freeze_reference()
+        asked = asked_prompts(training, material.inputs)
+        steps: Steps = SampleSteps(policy, asked, variant, recipe)
+        return steps, {"prompts": int(asked["prompt_id"].nunique())}
+    data = prepare_pairs(training, material, is_training=True)
+    if not len(data):
+        raise DataError(
+            f"no training pairs are left: {variant.name} dropped all {len(training)} of them."
+        )
+    return PairSteps(policy.model, data, variant, schedule(recipe)), data.counts
+
+
+def asked_prompts(training: pd.DataFrame, inputs: Inputs) -> pd.DataFrame:
+    """What an online variant samples answers to."""
+    return training if inputs.prompts is None else _training_prompts(inputs.prompts.frame)
 
 
 def _learned(state: Any) -> list[torch.Tensor]:
@@ -164,7 +175,7 @@ def _manifest(recipe: Recipe, variant: Variant, pairs: "PairSet", policy: Policy
 def _require_provided(variant: Variant) -> None:
     defaults = Needs()
     for name, value in vars(variant.needs).items():
-        if name not in _PROVIDED and value != getattr(defaults, name):
+        if name not in _PROVIDED and not has_source(name) and value != getattr(defaults, name):
             raise RecipeError(
                 f"{variant.name} needs {name}, which the training loop does not provide."
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dpo_diag import registry
-from dpo_diag.variants._base import Variant, build, require
+from dpo_diag.variants._base import Needs, Variant, build, require
 
 SCHEDULES = ("cosine", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
@@ -125,14 +125,23 @@ class DataSection:
         max_length: longest prompt plus response in tokens; 0 takes the model's window.
         truncate: ``error``, ``prompt`` or ``response``: what to do with longer ones.
         system: system message for the chat template; empty gives none.
+        flip_labels: share of training pairs whose sides are exchanged before anything else, an
+            experiment on label noise; in [0, 1).
+        flip_seed: which ones.
     """
 
     template: str = "auto"
     max_length: int = 0
     truncate: str = "error"
     system: str = ""
+    flip_labels: float = 0.0
+    flip_seed: int = 0
 
     def __post_init__(self) -> None:
+        require(
+            0 <= self.flip_labels < 1,
+            f"data.flip_labels must be in [0, 1), got {self.flip_labels}.",
+        )
         _choice("data.template", self.template, ("auto", "chat", "plain"))
         _choice("data.truncate", self.truncate, ("error", "prompt", "response"))
         require(self.max_length >= 0, f"data.max_length must be 0 or more, got {self.max_length}.")
@@ -185,27 +194,42 @@ class LoraSection:
 class OnlineSection:
     """On-policy sampling (at temperature 1) and its scores, for variants that need it.
 
+    Which scorer is read depends on the variant: reward and cost, a similarity to reference
+    answers, or an oracle of preferences.
+
     Attributes:
+        prompts_per_round: prompts sampled at once with one policy, a multiple of the batch size.
+        samples_per_prompt: at least 2, since a sample is compared with its prompt's others.
+        max_new_tokens: longest answer.
+        passes: times each sample is used before new ones are drawn.
+        engine: what samples: ``hf`` (the model in training itself), ``vllm`` (weights swapped in
+            before each round) or ``auto``.
         reward: a cost model's name; the reward is its upper end minus its value (or minus its
             value where it has no upper end). Role ``unhelpfulness`` is the usual choice.
         cost: a cost model's name, role ``harm`` as a rule.
         threshold: subtracted from the cost; what is above it violates the constraint.
-        prompts_per_round: prompts sampled at once with one policy, a multiple of the batch size.
-        samples_per_prompt: at least 2, since a sample is compared with its prompt's others.
-        passes: times each sample is used before new ones are drawn.
-        max_new_tokens: longest answer.
-        reward_parameters, cost_parameters: the cost models' own parameters.
+        similarity: name of a similarity to the reference answer.
+        oracle: name of an oracle of preferences.
+        opponents: folders of the checkpoints played against; empty takes the run's own past.
+        reward_parameters, cost_parameters, similarity_parameters, oracle_parameters: the scorers'
+            own parameters.
     """
 
-    reward: str
-    cost: str
-    threshold: float
     prompts_per_round: int
     samples_per_prompt: int
     max_new_tokens: int
     passes: int = 1
+    engine: str = "hf"
+    reward: str = ""
+    cost: str = ""
+    threshold: float = 0.0
+    similarity: str = ""
+    oracle: str = ""
+    opponents: tuple[str, ...] = ()
     reward_parameters: Mapping[str, Any] = field(default_factory=dict)
     cost_parameters: Mapping[str, Any] = field(default_factory=dict)
+    similarity_parameters: Mapping[str, Any] = field(default_factory=dict)
+    oracle_parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("prompts_per_round", "max_new_tokens", "passes"):
@@ -215,6 +239,7 @@ class OnlineSection:
             self.samples_per_prompt >= 2,
             f"online.samples_per_prompt must be 2 or more, got {self.samples_per_prompt}.",
         )
+        _choice("online.engine", self.engine, ("hf", "vllm", "auto"))
 
 
 @dataclass(frozen=True)
@@ -232,14 +257,14 @@ class Recipe:
     def __post_init__(self) -> None:
         needs = self.build_variant().needs
         name = self.variant.name
-        if needs.online_samples:
+        scorers = _scorers(needs)
+        if scorers:
             require(
                 self.online is not None,
                 f"{name} trains on its own samples: the recipe needs an [online] section with "
-                "reward, cost, threshold, prompts_per_round, samples_per_prompt and "
-                "max_new_tokens.",
+                f"{', '.join(scorers)}, prompts_per_round, samples_per_prompt and max_new_tokens.",
             )
-            _check_rounds(self.online, self.optimizer)
+            _check_rounds(name, self.online, self.optimizer, scorers)
         else:
             require(
                 self.online is None, f"{name} does not sample: remove [online] from its recipe."
@@ -264,7 +289,20 @@ class Recipe:
         return dataclasses.replace(self, run=dataclasses.replace(self.run, **changes))
 
 
-def _check_rounds(online: OnlineSection, optimizer: OptimizerSection) -> None:
+def _scorers(needs: Needs) -> tuple[str, ...]:
+    """Keys of the ``online`` section that say how samples are scored; empty without sampling."""
+    if needs.online_pairs:
+        return ("oracle",)
+    if needs.online_samples:
+        return ("similarity",) if needs.reference_answers else ("reward", "cost")
+    return ()
+
+
+def _check_rounds(
+    name: str, online: OnlineSection, optimizer: OptimizerSection, scorers: tuple[str, ...]
+) -> None:
+    for key in scorers:
+        require(bool(getattr(online, key)), f"{name} needs online.{key}, which is not given.")
     require(
         online.prompts_per_round % optimizer.batch_size == 0,
         f"online.prompts_per_round is {online.prompts_per_round}, not a multiple of "

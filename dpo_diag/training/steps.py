@@ -7,7 +7,7 @@ has the one for variants that learn from their own samples.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,8 @@ import torch
 from dpo_diag.training.batches import step_units
 from dpo_diag.training.forward import shares_prompts
 from dpo_diag.training.pair_data import PairData, pair_logps
-from dpo_diag.variants._base import PairLogps, SampleLogps, Variant
+from dpo_diag.training.recipe import Recipe
+from dpo_diag.variants._base import PairLogps, SampleLogps, TrainingFacts, Variant
 
 MAX_SHARED_ROW = 2048
 
@@ -39,11 +40,40 @@ class MicroLoss:
     batch: PairLogps | SampleLogps
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How long a run is.
+
+    Attributes:
+        seed: the run's.
+        batch_size: units per step.
+        epochs: passes over the data.
+        max_steps: optimiser steps; 0 leaves it to ``epochs``.
+    """
+
+    seed: int
+    batch_size: int
+    epochs: float = 1.0
+    max_steps: int = 0
+
+    def n_steps(self, n_per_epoch: int) -> int:
+        """Optimiser steps of the whole run."""
+        return self.max_steps or max(1, math.ceil(self.epochs * n_per_epoch))
+
+
+def schedule(recipe: Recipe) -> Schedule:
+    """The length of a recipe's run."""
+    section = recipe.optimizer
+    return Schedule(recipe.run.seed, section.batch_size, section.epochs, section.max_steps)
+
+
 class Steps(Protocol):
     """Material of a run, in optimiser steps; everything is a function of the step and the seed."""
 
     #: steps in one pass over the data
     n_per_epoch: int
+    #: steps of the whole run
+    n_steps: int
     #: the variant's state, learned or running
     state: Any
 
@@ -73,18 +103,21 @@ class PairSteps:
     """Steps over preference pairs in a seeded order, each pair once per epoch."""
 
     def __init__(
-        self, model: torch.nn.Module, data: PairData, variant: Variant, *, seed: int, batch: int
+        self, model: torch.nn.Module, data: PairData, variant: Variant, section: Schedule
     ) -> None:
         self._model, self._data, self._variant = model, data, variant
-        self._seed, self._batch = seed, batch
-        self.n_per_epoch = math.ceil(len(data) / batch)
-        self.state = variant.init_state(len(data))
+        self._seed, self._batch = section.seed, section.batch_size
+        self.n_per_epoch = math.ceil(len(data) / self._batch)
+        self.n_steps = section.n_steps(self.n_per_epoch)
+        self.state = variant.init_state(_facts(data, self.n_steps))
         self._share = _saves_much(data) and shares_prompts(
             model, data.chosen[:4], data.rejected[:4]
         )
 
     def begin(self, step: int) -> None:
-        """Nothing to prepare."""
+        """Let the sources prepare the step."""
+        for source in self._data.sources.values():
+            source.begin(step)
 
     def units(self, step: int) -> np.ndarray:
         """Positions of the step's pairs, (B,); fewer at the end of an epoch."""
@@ -92,10 +125,7 @@ class PairSteps:
 
     def loss(self, units: np.ndarray, n_units: int) -> MicroLoss:
         """Mean of the pairs' losses, weighted by their share of the step, plus any penalty."""
-        keep = self._variant.needs.token_logps
-        batch = pair_logps(
-            self._model, self._data, units, keep_tokens=keep, share_prompts=self._share
-        )
+        batch = pair_logps(self._model, self._data, units, share_prompts=self._share)
         losses = self._variant.losses(batch, self.state)
         total = losses.sum() / n_units
         penalty = self._variant.penalty(batch, self.state)
@@ -113,12 +143,39 @@ class PairSteps:
         self.state = updated_state(self._variant, self.state, losses)
 
     def state_dict(self) -> dict[str, Any]:
-        """The variant's state."""
-        return {"variant": self.state}
+        """The variant's state and the sources'."""
+        sources = {need: source.state_dict() for need, source in self._data.sources.items()}
+        return {"variant": self.state, "sources": sources}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the variant's state."""
-        self.state = state["variant"]
+        """Take up the variant's state and the sources'."""
+        self.state = taken_up(self.state, state["variant"])
+        for need, source in self._data.sources.items():
+            source.load_state_dict(state["sources"][need])
+
+
+def taken_up(fresh: Any, stored: Any) -> Any:
+    """The stored state; learned tensors keep the identity that the optimiser knows."""
+    if not isinstance(fresh, Mapping):
+        return stored
+    result = dict(stored)
+    for key, value in fresh.items():
+        if isinstance(value, torch.Tensor) and value.requires_grad:
+            with torch.no_grad():
+                value.copy_(stored[key])
+            result[key] = value
+    return result
+
+
+def _facts(data: PairData, n_steps: int) -> TrainingFacts:
+    annotators = getattr(data.sources.get("annotators"), "names", ())
+    unlabelled = data.sources.get("unlabelled")
+    return TrainingFacts(
+        n_pairs=len(data),
+        n_steps=n_steps,
+        n_annotators=len(annotators),
+        n_unlabelled=getattr(unlabelled, "n", 0),
+    )
 
 
 def _saves_much(data: PairData) -> bool:
@@ -181,6 +238,11 @@ def joined(batches: Sequence[Any]) -> Any:
         values = [getattr(batch, item.name) for batch in batches]
         if all(isinstance(v, torch.Tensor) and v.ndim == 1 for v in values):
             changes[item.name] = torch.cat(values)
+        elif item.name.startswith("history") and values[0] is not None:
+            changes[item.name] = torch.cat(values, dim=1)
         elif isinstance(values[0], torch.Tensor):
             changes[item.name] = None
+        elif item.name == "extra":
+            keys = values[0]
+            changes["extra"] = {key: torch.cat([v[key] for v in values]) for key in keys}
     return dataclasses.replace(batches[0], **changes)

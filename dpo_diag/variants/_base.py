@@ -9,7 +9,7 @@ reward. May import: errors, torch. Start reading at ``Variant``; ``dpo.py`` is t
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
@@ -20,23 +20,73 @@ ArrayLike = TypeVar("ArrayLike")  # a torch tensor in training, a numpy column i
 
 @dataclass(frozen=True)
 class Needs:
-    """What the loop must provide to a variant beside the policy's summed log-probs of a pair."""
+    """What the loop must provide to a variant beside the policy's summed log-probs of a pair.
+
+    Attributes:
+        reference: the reference's summed log-probs.
+        token_logps: policy's and reference's log-probs per token, with masks.
+        columns: numeric columns of the pairs, by name; they arrive in ``PairLogps.extra``.
+        annotators: who judged each pair, as a code in ``PairLogps.extra["annotator"]``.
+        safety_labels: both safety bits.
+        segments: which response tokens are reasoning, which answer.
+        attribution: how much each response token moves the model's last logit.
+        anchors: an answer sampled from the policy beside each pair.
+        reference_gradients: inner products of the reference's gradients.
+        unlabelled: answers without preferences, some in every batch.
+        round_margins: every pair's margin under the policy at the start of each round.
+        online_samples: the policy's own samples with scores; the loss is ``sample_losses``.
+        online_pairs: pairs of the policy's own samples, ordered by a preference oracle.
+        sample_table: samples from a file, with scores; the loss is ``sample_losses``.
+        history: log-probs under opponents, ``Variant.n_history`` of them.
+        reference_answers: a good answer to each prompt; samples are scored by similarity to it.
+        pair_state: learned state per pair, in the order of ``PairLogps.pair_index``.
+        couples_batch: the loss of a pair depends on the others in its batch.
+    """
 
     reference: bool = True
     token_logps: bool = False
-    reference_gradients: bool = False
-    history: int = 0
-    online_samples: bool = False
-    pair_state: bool = False
+    columns: tuple[str, ...] = ()
+    annotators: bool = False
     safety_labels: bool = False
-    reference_answers: bool = False
+    segments: bool = False
+    attribution: bool = False
+    anchors: bool = False
+    reference_gradients: bool = False
     unlabelled: bool = False
+    round_margins: bool = False
+    online_samples: bool = False
+    online_pairs: bool = False
+    sample_table: bool = False
+    history: bool = False
+    reference_answers: bool = False
+    pair_state: bool = False
     couples_batch: bool = False
+
+    @property
+    def samples(self) -> bool:
+        """Whether the loss is one of samples, not of pairs."""
+        return self.online_samples or self.sample_table
+
+
+class GradientProducts(Protocol):
+    """Inner products of the reference's per-response gradients ``g = grad log ref(y|x)``."""
+
+    def __call__(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(||v||^2, <g_i, v>)`` for ``v = sum_i weights_i g_i``.
+
+        Args:
+            weights: (B, 2), for the chosen and the rejected response of each pair.
+
+        Returns:
+            A scalar and (B, 2), both without gradient, float32.
+        """
 
 
 @dataclass(frozen=True)
 class PairLogps:
     """A batch of B pairs as the losses see it. All log-probs in nats, summed over the response.
+
+    Token-wise fields are zero (False) on padding; T is the longest response in the batch.
 
     Attributes:
         policy_chosen, policy_rejected: (B,), with gradient.
@@ -44,10 +94,19 @@ class PairLogps:
         n_tokens_chosen, n_tokens_rejected: (B,) int64, response tokens, EOS included.
         pair_index: (B,) int64, stable position of the pair in the training table.
         is_chosen_safe, is_rejected_safe: (B,) bool, only with ``needs.safety_labels``.
-        token_logps_chosen, token_logps_rejected: (B, T), zero on padding, only with
+        token_logps_chosen, token_logps_rejected: (B, T), with gradient, only with
             ``needs.token_logps``; the matching ``ref_token_...`` likewise and ``mask_...`` (B, T).
-        history_chosen, history_rejected: (H, B), only with ``needs.history``.
-        extra: any further column the variant asked for by name, (B,).
+        is_reasoning_chosen, is_reasoning_rejected: (B, T) bool, only with ``needs.segments``.
+        attribution_chosen, attribution_rejected: (B, T), 0 or more, no gradient, only with
+            ``needs.attribution``.
+        anchor_token_logps: (B, T') of the sampled anchor, with gradient, only with
+            ``needs.anchors``; ``ref_anchor_token_logps`` and ``mask_anchor`` likewise.
+        history_chosen, history_rejected: (H, B), only with ``needs.history``; the latest opponent
+            first.
+        unlabelled_policy, unlabelled_ref, unlabelled_n_tokens: (U,), only with
+            ``needs.unlabelled``; the first with gradient.
+        gradients: only with ``needs.reference_gradients``.
+        extra: ``needs.columns`` and ``annotator`` (int64 codes), each (B,).
     """
 
     policy_chosen: torch.Tensor
@@ -65,8 +124,19 @@ class PairLogps:
     ref_token_logps_rejected: torch.Tensor | None = None
     mask_chosen: torch.Tensor | None = None
     mask_rejected: torch.Tensor | None = None
+    is_reasoning_chosen: torch.Tensor | None = None
+    is_reasoning_rejected: torch.Tensor | None = None
+    attribution_chosen: torch.Tensor | None = None
+    attribution_rejected: torch.Tensor | None = None
+    anchor_token_logps: torch.Tensor | None = None
+    ref_anchor_token_logps: torch.Tensor | None = None
+    mask_anchor: torch.Tensor | None = None
     history_chosen: torch.Tensor | None = None
     history_rejected: torch.Tensor | None = None
+    unlabelled_policy: torch.Tensor | None = None
+    unlabelled_ref: torch.Tensor | None = None
+    unlabelled_n_tokens: torch.Tensor | None = None
+    gradients: GradientProducts | None = None
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -95,6 +165,23 @@ class SampleLogps:
 
 
 @dataclass(frozen=True)
+class TrainingFacts:
+    """What a variant may know of a run when it makes its state.
+
+    Attributes:
+        n_pairs: training pairs (prompts, for a variant on samples).
+        n_steps: optimiser steps of the whole run.
+        n_annotators: codes are 0 to this less 1; 0 where the variant reads none.
+        n_unlabelled: answers without preferences.
+    """
+
+    n_pairs: int
+    n_steps: int = 1
+    n_annotators: int = 0
+    n_unlabelled: int = 0
+
+
+@dataclass(frozen=True)
 class PairActions:
     """What a variant does to each training pair before training, from its labels.
 
@@ -111,9 +198,10 @@ class PairActions:
 class Variant:
     """Base of every training method; a subclass adds its own hyper-parameters as fields.
 
-    A subclass overrides ``losses`` (or ``sample_losses`` when it needs online samples) and
-    ``rewards``, and any optional hook: ``relabel``, ``init_state``, ``prepare``, ``penalty``,
-    ``update_state``. Hyper-parameters are checked in ``__post_init__`` with ``require``.
+    A subclass overrides ``losses`` (or ``sample_losses`` when it learns from samples) and
+    ``rewards``, and any optional hook: ``relabel``, ``init_state``, ``begin_round``, ``penalty``,
+    ``update_state``, ``metrics``. Hyper-parameters are checked in ``__post_init__`` with
+    ``require``.
     """
 
     needs: ClassVar[Needs] = Needs()
@@ -142,15 +230,47 @@ class Variant:
         """
         raise TypeError(f"{type(self).__name__} does not define an implicit reward.")
 
-    def relabel(
-        self, is_chosen_safe: torch.Tensor, is_rejected_safe: torch.Tensor
-    ) -> PairActions | None:
-        """Keep, drop or swap each pair by its labels, both (n,) bool; None changes nothing."""
+    def relabel(self, labels: Mapping[str, torch.Tensor]) -> PairActions | None:
+        """Keep, drop or swap each pair by its labels; None changes nothing.
+
+        Args:
+            labels: ``is_chosen_safe`` and ``is_rejected_safe`` (with ``needs.safety_labels``) and
+                ``needs.columns``, each (n,).
+        """
         return None
 
-    def init_state(self, n_pairs: int) -> Any:
-        """Learned or running state beside the policy; None where there is none."""
+    @property
+    def n_history(self) -> int:
+        """Opponents whose log-probs the loss reads, with ``needs.history``."""
+        return 0
+
+    @property
+    def n_rounds(self) -> int:
+        """Rounds of equal length that a run is split into, with ``needs.round_margins``."""
+        return 1
+
+    def init_state(self, facts: TrainingFacts) -> Any:
+        """Learned or running state beside the policy; None where there is none.
+
+        A mapping of plain numbers and tensors, so that a checkpoint can hold it; tensors that
+        require gradients are trained beside the model.
+        """
         return None
+
+    def begin_round(self, margins: torch.Tensor, number: int, state: Any) -> Any:
+        """The state for a round, with ``needs.round_margins``.
+
+        Args:
+            margins: (n,) unscaled implicit margins of all pairs under the policy of this moment.
+            number: of the round, 0 for the first.
+            state: so far.
+        """
+        return state
+
+    @property
+    def learned_rate(self) -> float:
+        """Learning rate of learned state; 0 takes the model's."""
+        return 0.0
 
     def update_state(self, batch: PairLogps | SampleLogps, state: Any) -> Any:
         """The state after an optimiser step, from the batch of that step."""

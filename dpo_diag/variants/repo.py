@@ -31,7 +31,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from dpo_diag.variants._base import ArrayLike, Needs, SampleLogps, Variant, require
+from dpo_diag.variants._base import (
+    ArrayLike,
+    Needs,
+    SampleLogps,
+    TrainingFacts,
+    Variant,
+    require,
+)
 
 # exp of the log-ratio overflows float32 near 88; the surrogate is flat long before
 _MAX_LOG_RATIO = 20.0
@@ -115,7 +122,7 @@ class Repo(Variant):
         """
         return self.kappa * (logp - ref_logp)
 
-    def init_state(self, n_pairs: int) -> dict[str, float]:
+    def init_state(self, facts: TrainingFacts) -> dict[str, float]:
         """The multiplier before the first step."""
         return {"lambda": self.lambda_init}
 

@@ -85,12 +85,11 @@ class SafeDpo(Variant):
         """``beta * (logp - ref_logp)``, shape (N,); the offset is a training device only."""
         return self.beta * (logp - ref_logp)
 
-    def relabel(
-        self, is_chosen_safe: torch.Tensor, is_rejected_safe: torch.Tensor
-    ) -> PairActions | None:
+    def relabel(self, labels: Mapping[str, torch.Tensor]) -> PairActions | None:
         """Swap (unsafe, safe), drop (unsafe, unsafe), keep the rest; None without transform."""
         if not self.transform:
             return None
+        is_chosen_safe, is_rejected_safe = labels["is_chosen_safe"], labels["is_rejected_safe"]
         return PairActions(
             keep=is_chosen_safe | is_rejected_safe, swap=~is_chosen_safe & is_rejected_safe
         )

@@ -10,9 +10,14 @@ import torch
 
 from dpo_diag.pairs import PairSet
 from dpo_diag.sandbox.tiny_model import make_tokenizer
+from dpo_diag.store import RowStore
 from dpo_diag.tables import PREFERENCE_PAIRS, content_id, table_hash
+from dpo_diag.training.inputs import Inputs
+from dpo_diag.training.pair_data import Material, PairData, prepare_pairs
+from dpo_diag.training.policy import Policy
 from dpo_diag.training.recipe import Recipe
 from dpo_diag.training.recipe_file import recipe_for
+from dpo_diag.variants._base import Variant
 
 OBJECTS = ("stove", "lawn", "car", "washer", "boiler", "lamp", "laptop", "shower")
 STEPS = ("wipe the burner .", "check the soil .", "lift the tyre then check the oil .")
@@ -72,6 +77,27 @@ def make_pairs(n: int = 8, n_validation: int = 2) -> PairSet:
         )
     frame = pd.DataFrame(rows)
     return PairSet(frame, "dpo_diag", "pairs.jsonl", (), {}, table_hash(frame, PREFERENCE_PAIRS))
+
+
+@pytest.fixture
+def prepared() -> Callable[..., PairData]:
+    """Makes pairs ready for a variant, as a run does."""
+
+    def make(
+        frame: pd.DataFrame,
+        policy: Policy,
+        variant: Variant,
+        store: RowStore,
+        *,
+        inputs: Inputs | None = None,
+        is_training: bool = True,
+        **options: Any,
+    ) -> PairData:
+        recipe = recipe_for(variant.name, **options)
+        material = Material(policy, variant, recipe, store, inputs or Inputs(), store.root)
+        return prepare_pairs(frame, material, is_training=is_training)
+
+    return make
 
 
 @pytest.fixture(scope="session")

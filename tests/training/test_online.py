@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from dpo_diag import registry
 from dpo_diag.errors import CheckpointError, DataError, UnknownName
 from dpo_diag.pairs import PairSet, PromptSet
+from dpo_diag.training.inputs import Inputs
 from dpo_diag.training.loop import train
 from dpo_diag.training.online import SampleSteps, Scorer, make_scorer
 from dpo_diag.training.policy import load_policy
@@ -163,7 +164,9 @@ def test_prompts_given_apart_replace_the_pairs_prompts(
     frame = make_pairs(8, 2).frame.drop(columns=["chosen", "rejected"])
     for split, n in ((frame["split"], 8), ("test", 10)):
         prompts = PromptSet(frame.assign(split=split), "p", (), {}, "0" * 64)
-        run = train(online(max_steps=1), pairs, out=tmp_path / str(n), prompts=prompts)
+        run = train(
+            online(max_steps=1), pairs, out=tmp_path / str(n), inputs=Inputs(prompts=prompts)
+        )
         state = json.loads((run / "trainer_state.json").read_text(encoding="utf-8"))
         assert state["pair_counts"] == {"prompts": n}
 
@@ -174,7 +177,7 @@ def test_resume_refuses_other_prompts(online: MakeRecipe, pairs: PairSet, tmp_pa
         train(made, pairs, out=tmp_path / "run", progress=stop_after(2))
     other = PromptSet(pairs.frame.iloc[:5], "p", (), {}, "0" * 64)
     with pytest.raises(CheckpointError, match="started with other prompts"):
-        train(made, pairs, out=tmp_path / "run", resume=True, prompts=other)
+        train(made, pairs, out=tmp_path / "run", resume=True, inputs=Inputs(prompts=other))
 
 
 @pytest.mark.slow

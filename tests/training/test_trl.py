@@ -10,10 +10,10 @@ import torch
 
 from dpo_diag.pairs import PairSet
 from dpo_diag.store import RowStore
-from dpo_diag.training.pair_data import prepare_pairs
+from dpo_diag.training.pair_data import PairData
 from dpo_diag.training.policy import load_policy
 from dpo_diag.training.recipe import Recipe
-from dpo_diag.training.steps import PairSteps
+from dpo_diag.training.steps import PairSteps, Schedule
 
 
 def trl_loss(policy: Path, reference: Path, pairs: PairSet, out: Path) -> tuple[float, Any, Any]:
@@ -50,6 +50,7 @@ def trl_loss(policy: Path, reference: Path, pairs: PairSet, out: Path) -> tuple[
 
 @pytest.fixture
 def both(
+    prepared: Callable[..., PairData],
     tmp_path: Path,
     base: Path,
     moved: Path,
@@ -60,8 +61,8 @@ def both(
     made = recipe(model=str(moved), reference=str(base), beta=0.1)
     policy, variant = load_policy(made, tmp_path), made.build_variant()
     frame = pairs.frame[pairs.frame["split"] == "train"]
-    data = prepare_pairs(frame, policy, variant, RowStore(tmp_path))
-    result = PairSteps(policy.model, data, variant, seed=0, batch=8).loss(np.arange(8), 8)
+    data = prepared(frame, policy, variant, RowStore(tmp_path))
+    result = PairSteps(policy.model, data, variant, Schedule(0, 8)).loss(np.arange(8), 8)
     result.loss.backward()
     ours = (
         result.loss.item(),

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from dpo_diag import registry
-from dpo_diag.variants._base import PairLogps, SampleLogps, Variant
+from dpo_diag.variants._base import PairLogps, SampleLogps, TrainingFacts, Variant
 
 NAMES = registry.names("variants")
 VARIANTS = {name: registry.load("variants", name) for name in NAMES}
-PAIRWISE = [name for name in NAMES if not VARIANTS[name].needs.online_samples]
-ONLINE = [name for name in NAMES if VARIANTS[name].needs.online_samples]
+PAIRWISE = [name for name in NAMES if not VARIANTS[name].needs.samples]
+FACTS = TrainingFacts(n_pairs=64, n_steps=10, n_annotators=3, n_unlabelled=6)
+ONLINE = [name for name in NAMES if VARIANTS[name].needs.samples]
+COLUMNS = sorted({c for name in NAMES for c in VARIANTS[name].needs.columns})
 
 
 def make_pairs(n: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> PairLogps:
@@ -33,6 +35,17 @@ def make_pairs(n: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> 
         fields[f"n_tokens_{side}"] = torch.tensor(lengths[side])
         fields[f"history_{side}"] = torch.tensor(rng.uniform(-9, -1, (3, n)), dtype=dtype)
         fields[f"is_{side}_safe"] = torch.tensor(rng.random(n) < 0.6)
+        fields[f"is_reasoning_{side}"] = torch.tensor(np.arange(width) < 2) & fields[f"mask_{side}"]
+        importance = torch.tensor(rng.uniform(0.1, 2, (n, width)) * mask, dtype=dtype)
+        fields[f"attribution_{side}"] = importance
+    for who in ("", "ref_"):
+        anchor = torch.tensor(-rng.uniform(0.1, 3.0, (n, width)), dtype=dtype)
+        fields[f"{who}anchor_token_logps"] = anchor
+        fields[f"unlabelled_{who.rstrip('_') or 'policy'}"] = anchor[:, :2].sum(1)
+    fields["mask_anchor"] = torch.ones((n, width), dtype=torch.bool)
+    fields["unlabelled_n_tokens"] = torch.full((n,), 2)
+    fields["extra"] = {name: torch.tensor(rng.random(n), dtype=dtype) for name in COLUMNS}
+    fields["extra"]["annotator"] = torch.tensor(rng.integers(0, 3, n))
     return PairLogps(pair_index=torch.arange(n), **fields)
 
 
@@ -54,8 +67,8 @@ def make_samples(n: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -
 def losses(variant: Variant, batch: PairLogps | SampleLogps) -> torch.Tensor:
     """The variant's losses on a batch of its kind, with a fresh state."""
     if isinstance(batch, SampleLogps):
-        return variant.sample_losses(batch, variant.init_state(64))
-    return variant.losses(batch, variant.init_state(64))
+        return variant.sample_losses(batch, variant.init_state(FACTS))
+    return variant.losses(batch, variant.init_state(FACTS))
 
 
 def make_batch(name: str, n: int, **options: Any) -> PairLogps | SampleLogps:

@@ -43,14 +43,15 @@ def test_relabelling_follows_the_papers_table() -> None:
     """(chosen, rejected): safe/safe and safe/unsafe stay, unsafe/safe swaps, unsafe/unsafe goes."""
     chosen = torch.tensor([SAFE, SAFE, UNSAFE, UNSAFE])
     rejected = torch.tensor([SAFE, UNSAFE, SAFE, UNSAFE])
-    actions = SafeDpo().relabel(chosen, rejected)
+    actions = SafeDpo().relabel({"is_chosen_safe": chosen, "is_rejected_safe": rejected})
     assert actions.keep.tolist() == [True, True, True, False]
     assert actions.swap.tolist() == [False, False, True, False]
 
 
 def test_offset_alone_relabels_nothing() -> None:
     labels = torch.tensor([SAFE, UNSAFE])
-    assert SafeDpo(transform=False).relabel(labels, ~labels) is None
+    bits = {"is_chosen_safe": labels, "is_rejected_safe": ~labels}
+    assert SafeDpo(transform=False).relabel(bits) is None
 
 
 def test_offset_alone_neither_mutes_nor_teaches_an_unsafe_chosen_answer() -> None:
