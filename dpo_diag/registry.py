@@ -3,16 +3,19 @@
 ``names`` lists a family without importing it; ``load`` imports one file and gives its class. A
 family is one of the folders in ``FAMILIES``; a plug-in file has no leading underscore and names
 its class in the module constant that the family's ``_base`` documents (``VARIANT``, ``COST``,
-``ENGINE``, ``ANALYZER``, ``FORMAT``).
+``ENGINE``, ``ANALYZER``, ``FORMAT``, ``ORACLE``, ``SIMILARITY``, ``SELECTOR``).
 """
 
 import ast
+import dataclasses
 import difflib
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from dpo_diag.errors import UnknownName
+from dpo_diag.errors import DataError, UnknownName
 
 # family -> the module constant that names the plug-in's class
 FAMILIES = {
@@ -21,6 +24,9 @@ FAMILIES = {
     "engines": "ENGINE",
     "analyzers": "ANALYZER",
     "pair_formats": "FORMAT",
+    "oracles": "ORACLE",
+    "similarities": "SIMILARITY",
+    "selectors": "SELECTOR",
 }
 
 
@@ -59,6 +65,29 @@ def load(family: str, name: str) -> type:
         UnknownName: no such file; the message has the nearest names and the whole list.
     """
     return getattr(load_module(family, name), FAMILIES[family])
+
+
+def build(family: str, name: str, parameters: Mapping[str, Any]) -> Any:
+    """An instance of a plug-in that is a dataclass, from parameters given by name, strictly.
+
+    Raises:
+        UnknownName: no such plug-in.
+        DataError: unknown or missing parameter.
+    """
+    plugin = load(family, name)
+    fields = {f.name: f for f in dataclasses.fields(plugin)}
+    for key in parameters:
+        if key not in fields:
+            known = ", ".join(fields) or "none"
+            raise DataError(f"{family}: {name} has no parameter {key!r}; it has {known}.")
+    for key, item in fields.items():
+        has_default = (
+            item.default is not dataclasses.MISSING
+            or item.default_factory is not dataclasses.MISSING
+        )
+        if not has_default and key not in parameters:
+            raise DataError(f"{family}: {name} needs the parameter {key!r}.")
+    return plugin(**parameters)
 
 
 def summary(family: str, name: str) -> str:

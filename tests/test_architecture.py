@@ -43,6 +43,9 @@ RULES: dict[str, tuple[int, set[str], set[str]]] = {
     "variants": (2, {"torch"}, set()),
     "costs": (2, {"numpy", "transformers", "torch"}, set()),
     "analyzers": (2, SCIENCE, set()),
+    "oracles": (2, {"numpy"}, set()),
+    "similarities": (2, {"numpy", "sacrebleu", "nltk", "bert_score", "torch"}, set()),
+    "selectors": (2, {"numpy", "pandas"}, set()),
     "engines": (
         3,
         {"torch", "transformers", "vllm", "peft", "safetensors", "numpy", "huggingface_hub"},
@@ -58,7 +61,15 @@ RULES: dict[str, tuple[int, set[str], set[str]]] = {
     "cli": (6, {"click", "numpy", "pandas", "tqdm"}, set()),
 }
 # rank 2 and 3 modules that see only ranks 0 and 1 (design.md, section 4)
-LOW_ONLY = {"variants", "costs", "analyzers", "reporting"}
+LOW_ONLY = {
+    "variants",
+    "costs",
+    "analyzers",
+    "reporting",
+    "oracles",
+    "similarities",
+    "selectors",
+}
 NEVER = {("engines", "analyzers"), ("training", "analyzers")}
 # only this file of a family may touch the package
 ONLY_IN = {("costs", "transformers"): {"classifier"}, ("costs", "torch"): {"classifier"}}

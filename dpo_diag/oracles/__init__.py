@@ -1,0 +1,1 @@
+"""Oracles of preference: of two answers to a prompt, how likely is the first preferred."""

@@ -1,0 +1,1 @@
+"""Selection of training pairs: scores of pairs, and which are kept."""

@@ -1,0 +1,1 @@
+"""Similarities of an answer to a reference answer."""
