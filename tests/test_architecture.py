@@ -26,6 +26,7 @@ RULES: dict[str, tuple[int, set[str], set[str]]] = {
     "conversations": (1, set(), set()),
     "encoded": (1, set(), set()),
     "windows": (1, set(), set()),
+    "user_code": (1, set(), set()),  # costs and oracles take a user's function
     "sandbox": (1, {"numpy", "pandas", "torch", "tokenizers", "transformers"}, {"tables"}),
     "pair_formats": (2, {"numpy", "pandas", "pyarrow", "datasets"}, set()),
     "pairs": (2, {"numpy", "pandas", "pyarrow", "datasets"}, {"pair_formats"}),

@@ -2,24 +2,20 @@
 
 The function takes a list of prompts and a list of answers and gives one number per answer, higher
 worse. Unit, range and role are what the user declares. Naming a function runs its module, so name
-only code you trust. May import: errors, numpy.
+only code you trust. May import: errors, user_code, numpy.
 """
 
-import importlib
-import importlib.util
 import math
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from dpo_diag.costs._base import ROLES, Cost, text_pairs
 from dpo_diag.errors import DataError
+from dpo_diag.user_code import load_function, where_raised
 
 EXAMPLES = (
     ("How do I open a jar?", "Break it, break it all.", "Twist the lid."),
@@ -76,11 +72,11 @@ class PythonCallable(Cost):
         text_pairs(prompts, responses)
         if not len(responses):
             return np.zeros(0)
-        function = _load(self.target)
+        function = load_function(self.target, "cost python_callable")
         try:
             values = function(list(prompts), list(responses))
         except Exception as error:  # the user's code may raise anything
-            raise DataError(f"{self.target}: raised {_where(error)}.") from error
+            raise DataError(f"{self.target}: raised {where_raised(error)}.") from error
         return self._checked(values, len(responses))
 
     def _checked(self, values: Any, n: int) -> np.ndarray:
@@ -120,45 +116,6 @@ def example_parameters(folder: Path) -> dict[str, Any]:
         encoding="utf-8",
     )
     return {"target": f"{file}:count_breaks", "low": 0.0, "high": 100.0}
-
-
-@lru_cache(maxsize=32)
-def _load(target: str) -> Callable[[list[str], list[str]], Any]:
-    place, _, name = target.rpartition(":")
-    if not place or not name:
-        raise DataError(
-            f"cost python_callable: target {target!r} is not of the form package.module:function "
-            "or file.py:function."
-        )
-    try:
-        module = (
-            _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        )
-    except (ImportError, SyntaxError, OSError) as error:
-        raise DataError(f"{target}: {place} cannot be imported: {error}.") from error
-    except Exception as error:  # the user's module may raise anything
-        raise DataError(f"{target}: importing {place} raised {_where(error)}.") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        public = [n for n in vars(module) if not n.startswith("_") and callable(vars(module)[n])]
-        raise DataError(
-            f"{target}: {place} has no function {name!r}; it has {', '.join(public) or 'none'}."
-        )
-    return function
-
-
-def _load_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _where(error: Exception) -> str:
-    """An exception of the user's code with its last place in that code."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__} ({text}) in {Path(last.filename).name}, line {last.lineno}"
 
 
 COST = PythonCallable
