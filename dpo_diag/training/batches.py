@@ -72,34 +72,47 @@ def pack_pairs(
 ) -> TokenBatch:
     """B pairs as B rows of prompt, chosen, rejected: the prompt passes the model once.
 
-    Neither answer sees the other, and both continue at the prompt's last position. Sequences count
-    as chosen 0 .. B-1, then rejected.
-
     Args:
         chosen: B answers.
         rejected: B answers to the same prompts.
         device: where the tensors go.
     """
-    prompt = np.array([len(s.prompt_ids) for s in chosen])
-    n = np.array([[len(s.response_ids) for s in side] for side in (chosen, rejected)])  # (2, B)
-    starts = np.stack([prompt, prompt + n[0] - 1])  # where each answer's inputs begin
-    shape = (len(chosen), int((prompt + n.sum(0) - 2).max()))
+    return pack_answers((chosen, rejected), device)
+
+
+def pack_answers(
+    sides: Sequence[Sequence[Tokens]], device: torch.device | str = "cpu"
+) -> TokenBatch:
+    """S answers to each of B prompts as B rows: the prompt passes the model once.
+
+    No answer sees another, and each continues at the prompt's last position. Sequences count as
+    the first side's 0 .. B-1, then the second's, and so on.
+
+    Args:
+        sides: S lists of B answers to the same prompts.
+        device: where the tensors go.
+    """
+    prompt = np.array([len(s.prompt_ids) for s in sides[0]])
+    n = np.array([[len(s.response_ids) for s in side] for side in sides])  # (S, B)
+    # where each answer's inputs begin; an answer's last token is no input
+    starts = prompt + np.cumsum(n - 1, axis=0) - (n - 1)
+    shape = (len(prompt), int((prompt + (n - 1).sum(0)).max()))
     ids, position_ids = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    segment = np.full(shape, -1)  # 0 prompt, 1 chosen, 2 rejected, -1 padding
+    segment = np.full(shape, -1)  # 0 prompt, then the sides, -1 padding
     positions, targets = [], []
-    for row, good in enumerate(chosen):
+    for row, first in enumerate(sides[0]):
         width = prompt[row]
-        ids[row, :width], segment[row, :width] = good.prompt_ids, 0
+        ids[row, :width], segment[row, :width] = first.prompt_ids, 0
         position_ids[row, :width] = np.arange(width)
-    for side, answers in enumerate((chosen, rejected)):
+    for side, answers in enumerate(sides):
         for row, answer in enumerate(answers):
-            start, inputs = starts[side, row], n[side, row] - 1  # the last token predicts nothing
+            start, inputs = starts[side, row], n[side, row] - 1
             ids[row, start : start + inputs] = answer.response_ids[:-1]
             segment[row, start : start + inputs] = side + 1
             position_ids[row, start : start + inputs] = prompt[row] + np.arange(inputs)
-            first = row * shape[1] + np.array([prompt[row] - 1])  # predicts the first token
+            before = row * shape[1] + np.array([prompt[row] - 1])  # predicts the first token
             rest = row * shape[1] + start + np.arange(inputs)
-            positions.append(np.concatenate([first, rest]))
+            positions.append(np.concatenate([before, rest]))
             targets.append(np.asarray(answer.response_ids, dtype=np.int64))
     n_tokens = n.ravel()
     arrays = (
@@ -111,11 +124,15 @@ def pack_pairs(
         n_tokens.astype(np.int64),
         position_ids,
     )
-    parts = torch.from_numpy(segment).to(device)
-    is_visible = (parts[:, None, :] == 0) | (parts[:, None, :] == parts[:, :, None])
-    causal = torch.ones(shape[1], shape[1], dtype=torch.bool, device=device).tril()
-    mask = (is_visible & causal)[:, None]  # (B, 1, T, T)
+    mask = _own_row_mask(torch.from_numpy(segment).to(device))
     return TokenBatch(*(torch.from_numpy(a).to(device) for a in arrays), mask=mask)
+
+
+def _own_row_mask(segment: torch.Tensor) -> torch.Tensor:
+    """Who sees whom, (B, 1, T, T) bool: causal, the prompt (segment 0) and one's own segment."""
+    is_visible = (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
+    causal = torch.ones(is_visible.shape[1:], dtype=torch.bool, device=segment.device).tril()
+    return (is_visible & causal)[:, None]
 
 
 def by_length(sequences: Sequence[Tokens], n_per_batch: int) -> Iterator[np.ndarray]:

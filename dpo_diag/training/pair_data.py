@@ -7,6 +7,7 @@ once, before anything is swapped or dropped (``reference``). Start reading at ``
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import torch
 from dpo_diag.store import RowStore
 from dpo_diag.tables import content_hash
 from dpo_diag.text import EncodedResponse, encode_pairs
-from dpo_diag.training.batches import pack, pack_pairs
-from dpo_diag.training.forward import ResponseLogps, response_logps
+from dpo_diag.training.batches import pack, pack_answers
+from dpo_diag.training.forward import ResponseLogps, attributed_logps, response_logps
 from dpo_diag.training.inputs import Inputs
 from dpo_diag.training.policy import Policy
 from dpo_diag.training.recipe import Recipe
@@ -26,6 +27,7 @@ from dpo_diag.training.reference import reference_rows
 from dpo_diag.training.sources._base import (
     Context,
     FieldSource,
+    Pass,
     make_sources,
     required_column,
 )
@@ -45,6 +47,7 @@ class PairData:
         frame: the pairs' rows, sides as trained on.
         is_training: false for validation pairs, which have no index of their own: -1.
         keep_tokens: the variant reads log-probs per token.
+        attribute: the variant reads how much each token moves the last logit.
         counts: what was kept, swapped, dropped, truncated.
         sources: what else the variant needs, by need.
     """
@@ -57,6 +60,7 @@ class PairData:
     frame: pd.DataFrame = field(default_factory=pd.DataFrame)
     is_training: bool = True
     keep_tokens: bool = False
+    attribute: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[str, FieldSource] = field(default_factory=dict)
 
@@ -111,6 +115,7 @@ def prepare_pairs(frame: pd.DataFrame, material: Material, *, is_training: bool)
         frame=frame.reset_index(drop=True),
         is_training=is_training,
         keep_tokens=variant.needs.token_logps,
+        attribute=variant.needs.attribution,
         counts={"pairs": len(frame), "truncated": encoded.n_truncated},
     )
     section = material.recipe.data
@@ -126,7 +131,9 @@ def prepare_pairs(frame: pd.DataFrame, material: Material, *, is_training: bool)
         is_training,
         material.folder,
     )
-    return replace(data, sources=make_sources(context) if len(data) else {})
+    sources = make_sources(context) if len(data) else {}
+    counts = {name: n for source in sources.values() for name, n in source.counts.items()}
+    return replace(data, sources=sources, counts={**data.counts, **counts})
 
 
 def pair_logps(
@@ -146,44 +153,55 @@ def pair_logps(
             ``forward.shares_prompts`` holds.
     """
     n, device = len(index), next(model.parameters()).device
-    chosen, rejected = [data.chosen[i] for i in index], [data.rejected[i] for i in index]
+    pairs = [[side[i] for i in index] for side in (data.chosen, data.rejected)]
+    given = {need: source.answers(index) for need, source in data.sources.items()}
+    beside = {need: answers for need, answers in given.items() if answers}
+    sides = [*pairs, *beside.values()]
     if share_prompts:
-        batch = pack_pairs(chosen, rejected, device)
+        batch = pack_answers(sides, device)
     else:
-        batch = pack([*chosen, *rejected], device)
-    logps = response_logps(model, batch)
+        batch = pack(list(chain.from_iterable(sides)), device)
+    logps = (attributed_logps if data.attribute else response_logps)(model, batch)
+    chosen, rejected, *others = logps.sides(n)
     references = [
         torch.as_tensor(values[index], device=device).to(logps.sums.dtype)
         for values in (data.ref_chosen, data.ref_rejected)
     ]
     place = index if data.is_training else np.full(n, -1)
+    passes = {
+        need: Pass(chosen, rejected, other) for need, other in zip(beside, others, strict=True)
+    }
     return PairLogps(
-        *(logps.sums[:n], logps.sums[n:]),
+        *(chosen.sums, rejected.sums),
         *references,
-        *(batch.n_tokens[:n], batch.n_tokens[n:]),
+        *(batch.n_tokens[:n], batch.n_tokens[n : 2 * n]),
         torch.as_tensor(place, device=device),
-        **(_token_fields(logps, n) if data.keep_tokens else {}),
-        **_source_fields(data, index),
+        **(_token_fields(chosen, rejected) if data.keep_tokens else {}),
+        **_source_fields(data, index, passes, Pass(chosen, rejected)),
     )
 
 
-def _source_fields(data: PairData, index: np.ndarray) -> dict[str, Any]:
+def _source_fields(
+    data: PairData, index: np.ndarray, passes: Mapping[str, Pass], plain: Pass
+) -> dict[str, Any]:
+    """The sources' fields; ``plain`` is the pass of those without answers of their own."""
     fields: dict[str, Any] = {"extra": {}}
-    for source in data.sources.values():
-        for name, value in source.fields(index).items():
-            if name == "extra":
-                fields["extra"].update(value)
-            else:
-                fields[name] = value
+    for need, source in data.sources.items():
+        given = {
+            **source.fields(index),
+            **source.fields_of_pass(index, passes.get(need, plain)),
+        }
+        fields["extra"].update(given.pop("extra", {}))
+        fields.update(given)
     return fields
 
 
-def _token_fields(logps: ResponseLogps, n: int) -> dict[str, torch.Tensor]:
+def _token_fields(chosen: ResponseLogps, rejected: ResponseLogps) -> dict[str, torch.Tensor]:
     return {
-        "token_logps_chosen": logps.tokens[:n],
-        "token_logps_rejected": logps.tokens[n:],
-        "mask_chosen": logps.mask[:n],
-        "mask_rejected": logps.mask[n:],
+        "token_logps_chosen": chosen.tokens,
+        "token_logps_rejected": rejected.tokens,
+        "mask_chosen": chosen.mask,
+        "mask_rejected": rejected.mask,
     }
 
 
@@ -199,6 +217,10 @@ def _relabelled(data: PairData, variant: Variant) -> PairData:
         )
         for name, kind in types.items()
     }
+    if variant.needs.segments:
+        for side in ("chosen", "rejected"):
+            has_tag = [variant.segment_tag in text for text in data.frame[side]]
+            labels[f"has_tag_{side}"] = torch.tensor(has_tag)
     actions = variant.relabel(labels)
     if actions is None:
         return data
@@ -259,7 +281,8 @@ def exchanged_sides(frame: pd.DataFrame, swap: np.ndarray) -> pd.DataFrame:
 
     Args:
         frame: PreferencePairs with any extra columns; ``x_chosen`` pairs with ``x_rejected`` and
-            ``is_chosen_x`` with ``is_rejected_x``; ``gold_margin`` changes its sign.
+            ``is_chosen_x`` with ``is_rejected_x``; ``gold_margin`` changes its sign and
+            ``judge_agreement``, the share who agree with the label, is taken from 1.
         swap: (n,) bool.
     """
     result = frame.copy()
@@ -270,4 +293,7 @@ def exchanged_sides(frame: pd.DataFrame, swap: np.ndarray) -> pd.DataFrame:
             result[other] = frame[other].where(~swap, frame[name])
     if "gold_margin" in frame.columns:
         result["gold_margin"] = frame["gold_margin"].where(~swap, -frame["gold_margin"])
+    if "judge_agreement" in frame.columns:
+        agreement = frame["judge_agreement"]
+        result["judge_agreement"] = agreement.where(~swap, 1.0 - agreement)
     return result

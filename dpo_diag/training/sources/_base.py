@@ -15,6 +15,7 @@ import pandas as pd
 
 from dpo_diag.encoded import EncodedResponse
 from dpo_diag.errors import DataError
+from dpo_diag.training.forward import ResponseLogps
 from dpo_diag.training.inputs import Inputs
 from dpo_diag.training.policy import Policy
 from dpo_diag.training.recipe import Recipe
@@ -24,6 +25,11 @@ from dpo_diag.variants._base import Needs, Variant
 CARRIED_BY: dict[str, str] = {
     "is_chosen_safe": "PKU-SafeRLHF, the sandbox",
     "is_rejected_safe": "PKU-SafeRLHF, the sandbox",
+    "judge_agreement": "the sandbox's panel.jsonl",
+    "harm_reasoning_chosen": "the sandbox's panel.jsonl",
+    "harm_reasoning_rejected": "the sandbox's panel.jsonl",
+    "harm_answer_chosen": "the sandbox's panel.jsonl",
+    "harm_answer_rejected": "the sandbox's panel.jsonl",
     "annotator": "the sandbox, HelpSteer-like sets with annotator ids, any JSONL with the column",
 }
 
@@ -56,8 +62,25 @@ class Context:
         return len(self.frame)
 
 
+@dataclass(frozen=True)
+class Pass:
+    """What came out of one forward pass of B pairs.
+
+    Attributes:
+        chosen, rejected: of one width; with ``attribution`` where the variant needs it.
+        beside: of the source's own ``answers``; None where it gave none.
+    """
+
+    chosen: ResponseLogps
+    rejected: ResponseLogps
+    beside: ResponseLogps | None = None
+
+
 class FieldSource(Protocol):
     """Gives some fields of ``PairLogps``; derive from it for the hooks that do nothing."""
+
+    #: what became of the pairs, for the run record
+    counts: Mapping[str, int] = {}
 
     def begin(self, step: int) -> None:
         """Called before each optimiser step (from 0) of the training pairs."""
@@ -65,6 +88,20 @@ class FieldSource(Protocol):
     def fields(self, index: np.ndarray) -> Mapping[str, Any]:
         """Fields of ``PairLogps`` for the pairs at ``index``, (B,); ``extra`` is merged."""
         return {}
+
+    def answers(self, index: np.ndarray) -> Sequence[EncodedResponse]:
+        """Answers that pass the model beside the pairs at ``index``, (B,), to the same prompts.
+
+        They go through the one forward pass of the pairs, with gradient; none as a rule.
+        """
+        return ()
+
+    def fields_of_pass(self, index: np.ndarray, seen: Pass) -> Mapping[str, Any]:
+        """Fields of ``PairLogps`` that are made from the pass of the pairs at ``index``."""
+        return {}
+
+    def artefacts(self, folder: Path) -> None:
+        """Write what the run should leave behind; called whenever a model is saved."""
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and texts that a resumed run needs."""
