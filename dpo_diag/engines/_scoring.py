@@ -53,18 +53,32 @@ def batch_logps(
     """
     order = [index for group in groups for index in group]
     rows = [requests[index] for index in order]
-    longest_prompt = max(len(row.prompt_ids) for row in rows)
-    longest_response = max(len(row.response_ids) for row in rows)
-    longest = max(len(row.prompt_ids) + len(row.response_ids) for row in rows)
-    shared = len(groups) * longest_prompt + len(rows) * longest_response
-    if network.pads_left and shared < SHARING_GAIN * len(rows) * longest:
-        hidden = _shared_states(network, rows, [len(group) for group in groups])
-    else:
-        hidden = _plain_states(network, rows, longest)
+    hidden = _states(network, rows, [len(group) for group in groups])
     targets = torch.tensor([token for row in rows for token in row.response_ids])
     logps = logps_of(network, hidden, targets.to(network.device)).cpu()
     pieces = logps.split([len(row.response_ids) for row in rows])
     return dict(zip(order, pieces, strict=True))
+
+
+@torch.no_grad()
+def batch_state_sums(
+    network: Network, requests: Sequence[ScoreRequest], groups: Sequence[Group]
+) -> dict[int, torch.Tensor]:
+    """Sum of the states that predict a response's tokens, (H,) on the CPU, by index of request.
+
+    Args:
+        network: model whose last-layer states are read; its head must apply apart.
+        requests: all requests of the call.
+        groups: those of this batch.
+    """
+    order = [index for group in groups for index in group]
+    rows = [requests[index] for index in order]
+    hidden = _states(network, rows, [len(group) for group in groups])
+    # float64, because a difference of products of these sums cancels where the answers are alike
+    wide = torch.float32 if hidden.device.type == "mps" else torch.float64
+    pieces = hidden.split([len(row.response_ids) for row in rows])
+    sums = [piece.sum(0, dtype=wide).cpu() for piece in pieces]
+    return dict(zip(order, sums, strict=True))
 
 
 def logps_of(network: Network, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -85,6 +99,23 @@ def logps_of(network: Network, hidden: torch.Tensor, targets: torch.Tensor) -> t
         # log-sum-exp in place: the logits are not needed again, and a copy costs a tenth of it all
         result[chunk] = own - top - logits.sub_(top[:, None]).exp_().sum(-1).log_()
     return result
+
+
+def _states(network: Network, rows: Sequence[ScoreRequest], sizes: Sequence[int]) -> torch.Tensor:
+    """States that predict response tokens, (M, H), row after row, by the cheaper of two ways.
+
+    Args:
+        network: model to run.
+        rows: the batch; rows of one prompt follow each other.
+        sizes: number of rows of each prompt.
+    """
+    longest_prompt = max(len(row.prompt_ids) for row in rows)
+    longest_response = max(len(row.response_ids) for row in rows)
+    longest = max(len(row.prompt_ids) + len(row.response_ids) for row in rows)
+    shared = len(sizes) * longest_prompt + len(rows) * longest_response
+    if network.pads_left and shared < SHARING_GAIN * len(rows) * longest:
+        return _shared_states(network, rows, sizes)
+    return _plain_states(network, rows, longest)
 
 
 def _plain_states(network: Network, rows: Sequence[ScoreRequest], width: int) -> torch.Tensor:

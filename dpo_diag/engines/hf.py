@@ -9,7 +9,7 @@ log-sum-exp in float32 in chunks of bounded memory, sums in float64. Sampling: a
 import contextlib
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,7 @@ from dpo_diag.engines._sampling import Job, draw_answers, split_jobs
 from dpo_diag.engines._scoring import (
     Group,
     batch_logps,
+    batch_state_sums,
     group_by_prompt,
     padded_tokens,
     split_groups,
@@ -97,8 +98,6 @@ class HfEngine(Engine):
         progress: Progress | None = None,
     ) -> SequenceScores:
         """Log-probabilities of given responses, in the order of the requests."""
-        self._require_open()
-        check_requests(requests, self._window)
         tokens: list[np.ndarray] = [np.empty(0)] * len(requests)
 
         def work(network: Network, batch: list[Group]) -> None:
@@ -108,21 +107,39 @@ class HfEngine(Engine):
             if progress:
                 progress(len(found))
 
-        groups = group_by_prompt(requests)
-        lengths = [padded_tokens(requests, group) for group in groups]
-        batches = _batching.by_tokens(lengths, self._batch_tokens(BATCH_TOKENS))
-        with self._evaluating():
-            _batching.run(
-                [[groups[i] for i in batch] for batch in batches],
-                work,
-                self._networks,
-                split_groups,
-            )
+        self._run(requests, work)
         return SequenceScores(
             logp=np.array([values.sum() for values in tokens], dtype=np.float64),
             n_tokens=np.array([len(values) for values in tokens], dtype=np.int32),
             token_logps=tuple(tokens) if keep_tokens else None,
         )
+
+    def state_sums(self, requests: Sequence[ScoreRequest]) -> np.ndarray:
+        """Sum over each response of the last-layer state before each of its tokens.
+
+        The state before token k has read the prompt and k - 1 tokens of the response; the one
+        after the last token is not in the sum, nor is any of padding.
+
+        Returns:
+            (N, H) float64, in the order of the requests.
+
+        Raises:
+            EngineError: the model's states cannot be told from its logits, or as in ``score``.
+        """
+        self._require_open()
+        if not all(network.is_split for network in self._networks):
+            raise EngineError(
+                f"{self.model_path}: its last-layer states cannot be read apart from its output "
+                "head; take a model of a plain decoder architecture."
+            )
+        sums = np.empty((len(requests), self._networks[0].config.hidden_size))
+
+        def work(network: Network, batch: list[Group]) -> None:
+            for index, row in batch_state_sums(network, requests, batch).items():
+                sums[index] = row.numpy()
+
+        self._run(requests, work)
+        return sums
 
     def sample(
         self,
@@ -187,6 +204,23 @@ class HfEngine(Engine):
             "device": ",".join(str(network.device) for network in self._networks),
             "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
         }
+
+    def _run(
+        self, requests: Sequence[ScoreRequest], work: Callable[[Network, list[Group]], None]
+    ) -> None:
+        """``work`` on batches of similar length, each group of one prompt in one batch."""
+        self._require_open()
+        check_requests(requests, self._window)
+        groups = group_by_prompt(requests)
+        lengths = [padded_tokens(requests, group) for group in groups]
+        batches = _batching.by_tokens(lengths, self._batch_tokens(BATCH_TOKENS))
+        with self._evaluating():
+            _batching.run(
+                [[groups[i] for i in batch] for batch in batches],
+                work,
+                self._networks,
+                split_groups,
+            )
 
     def _prepare(self, model: Any, devices: Sequence[str], stops: tuple[int, ...]) -> None:
         self._stop_ids = stops

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from dpo_diag.engines import _precision, _scoring
 from dpo_diag.engines._base import EngineOptions, ScoreRequest
@@ -10,6 +11,7 @@ from dpo_diag.engines._parity import GATE_NATS
 from dpo_diag.engines._precision import fast_float32
 from dpo_diag.engines._scoring import group_by_prompt, padded_tokens, split_groups
 from dpo_diag.engines.hf import HfEngine
+from dpo_diag.errors import EngineError
 
 REQUESTS = [
     ScoreRequest((5, 6, 7), (8,)),
@@ -76,3 +78,38 @@ def test_products_stay_slow_where_fast_ones_are_not_float32(monkeypatch):
     before = torch.get_float32_matmul_precision()
     with fast_float32():
         assert torch.get_float32_matmul_precision() == before
+
+
+def state_sum(folder, request) -> np.ndarray:
+    """Sum of the last-layer states before each token of the response: float64, one prefix each."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+    total, ids = 0.0, list(request.prompt_ids)
+    for token in request.response_ids:
+        with torch.no_grad():
+            output = model(torch.tensor([ids]), use_cache=False, output_hidden_states=True)
+        total = total + output.hidden_states[-1][0, -1].numpy()
+        ids.append(token)
+    return total
+
+
+@pytest.mark.parametrize("kind", ["llama_tied", "gemma2_capped", "gpt2_learned_positions"])
+@pytest.mark.parametrize("gain", [0.0, 100.0])  # never and always shared
+def test_state_sums_are_those_of_single_prefixes_without_padding(
+    kind, gain, model_folder, requests_of_all_lengths, monkeypatch
+):
+    monkeypatch.setattr(_scoring, "SHARING_GAIN", gain)
+    with HfEngine(model_folder(kind), EngineOptions(batch_tokens=90)) as engine:
+        got = engine.state_sums(requests_of_all_lengths)
+        alone = np.concatenate([engine.state_sums([r]) for r in requests_of_all_lengths])
+    expected = np.stack([state_sum(model_folder(kind), r) for r in requests_of_all_lengths])
+    assert got.dtype == np.float64 and got.shape == expected.shape
+    # 1e-4 of the largest sum: float32 states against float64 ones
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(got, alone, atol=1e-5 * np.abs(expected).max())
+
+
+def test_states_that_cannot_be_told_from_logits_are_refused(model_folder):
+    with HfEngine(model_folder("llama_tied"), EngineOptions()) as engine:
+        engine._networks[0].is_split = False
+        with pytest.raises(EngineError, match="apart from its output head"):
+            engine.state_sums(REQUESTS)
