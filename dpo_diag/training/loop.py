@@ -113,7 +113,8 @@ def train(
         run.parts.folder.start()
         if stopped is not None:
             run.take_up(stopped)
-        with float32_matmul(run.parts.policy.model, recipe.run.matmul):
+        matmul = float32_matmul(run.parts.policy.model, recipe.run.matmul)
+        with matmul, run.parts.policy.resources:
             run.to_the_end(progress)
     return out
 
@@ -234,11 +235,11 @@ class _Run:
             index = np.arange(start, min(start + size, len(data)))
             with autocast(self.parts.policy.device, self.parts.recipe.run.precision):
                 batch = pair_logps(model, data, index)
-            if not self.parts.variant.needs.samples:
+            if self.parts.variant.needs.has_pair_loss:
                 loss += float(self.parts.variant.losses(batch, self.parts.steps.state).sum())
             totals.add_sums(pair_metrics(batch, self.parts.variant), len(index))
         row = {f"eval_{key}": value for key, value in totals.means().items()}
-        if not self.parts.variant.needs.samples:
+        if self.parts.variant.needs.has_pair_loss:
             row = {"eval_loss": loss / len(data), **row}
         return row
 

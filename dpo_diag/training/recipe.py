@@ -6,6 +6,7 @@ their checks run on creation. Start reading at ``Recipe``; ``train/recipes`` has
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -210,7 +211,11 @@ class OnlineSection:
         threshold: subtracted from the cost; what is above it violates the constraint.
         similarity: name of a similarity to the reference answer.
         oracle: name of an oracle of preferences.
-        opponents: folders of the checkpoints played against; empty takes the run's own past.
+        pairing: how two of a prompt's samples become a pair for the oracle's variants:
+            ``best_worst`` by mean chance to win against the others, or ``sampled``, two at random
+            and the order drawn with the oracle's chance, as the theory of INPO has it.
+        opponents: folders of the checkpoints played against, the first with the first weight;
+            empty takes the run's own past.
         reward_parameters, cost_parameters, similarity_parameters, oracle_parameters: the scorers'
             own parameters.
     """
@@ -225,6 +230,7 @@ class OnlineSection:
     threshold: float = 0.0
     similarity: str = ""
     oracle: str = ""
+    pairing: str = "best_worst"
     opponents: tuple[str, ...] = ()
     reward_parameters: Mapping[str, Any] = field(default_factory=dict)
     cost_parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -240,6 +246,37 @@ class OnlineSection:
             f"online.samples_per_prompt must be 2 or more, got {self.samples_per_prompt}.",
         )
         _choice("online.engine", self.engine, ("hf", "vllm", "auto"))
+        _choice("online.pairing", self.pairing, ("best_worst", "sampled"))
+
+
+@dataclass(frozen=True)
+class PlayersSection:
+    """Several policies, each with an oracle of its own, that play against each other.
+
+    Attributes:
+        rounds: times each player is trained, one after the other, against the others' latest.
+        oracles: player -> parameters of its oracle, over ``online.oracle_parameters``; the key
+            ``oracle`` names another oracle than ``online.oracle``. Two players or more.
+    """
+
+    rounds: int
+    oracles: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 1, f"players.rounds must be 1 or more, got {self.rounds}.")
+        require(
+            len(self.oracles) >= 2,
+            f"players.oracles needs two players or more, got {', '.join(self.oracles) or 'none'}.",
+        )
+        for name, parameters in self.oracles.items():
+            require(
+                re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None,
+                f"players.oracles: {name!r} names a folder; take letters, digits, _ and -.",
+            )
+            require(
+                isinstance(parameters, Mapping),
+                f"players.oracles.{name} must be a table of oracle parameters, got {parameters!r}.",
+            )
 
 
 @dataclass(frozen=True)
@@ -253,9 +290,11 @@ class Recipe:
     log: LogSection = field(default_factory=LogSection)
     lora: LoraSection = field(default_factory=LoraSection)
     online: OnlineSection | None = None
+    players: PlayersSection | None = None
 
     def __post_init__(self) -> None:
-        needs = self.build_variant().needs
+        variant = self.build_variant()
+        needs = variant.needs
         name = self.variant.name
         scorers = _scorers(needs)
         if scorers:
@@ -269,6 +308,7 @@ class Recipe:
             require(
                 self.online is None, f"{name} does not sample: remove [online] from its recipe."
             )
+        _check_opponents(variant, self.online, self.players, self.lora)
         micro = self.optimizer.micro_batch_size
         require(
             not (needs.couples_batch and 0 < micro < self.optimizer.batch_size),
@@ -308,6 +348,33 @@ def _check_rounds(
         f"online.prompts_per_round is {online.prompts_per_round}, not a multiple of "
         f"optimizer.batch_size {optimizer.batch_size} (prompts per optimiser step).",
     )
+
+
+def _check_opponents(
+    variant: Variant,
+    online: OnlineSection | None,
+    players: PlayersSection | None,
+    lora: LoraSection,
+) -> None:
+    name, opponents = variant.name, online.opponents if online else ()
+    require(
+        variant.plays_folders or not (opponents or players),
+        f"{name} does not play against other checkpoints: remove online.opponents and [players].",
+    )
+    require(
+        len(opponents) <= variant.n_history,
+        f"{name} weighs {variant.n_history} opponents, online.opponents names {len(opponents)}; "
+        "give as many weights as opponents.",
+    )
+    if players is None:
+        return
+    n = len(players.oracles)
+    require(not opponents, "online.opponents and [players] exclude each other.")
+    require(
+        variant.n_history == n - 1,
+        f"with {n} players each has {n - 1} opponents, and {name} weighs {variant.n_history}.",
+    )
+    require(not lora.rank, "[players] trains whole models: remove [lora].")
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:

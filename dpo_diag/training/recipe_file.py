@@ -19,6 +19,7 @@ from dpo_diag.training.recipe import (
     LoraSection,
     OnlineSection,
     OptimizerSection,
+    PlayersSection,
     Recipe,
     RunSection,
     VariantSection,
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type] = {
     "log": LogSection,
     "lora": LoraSection,
     "online": OnlineSection,
+    "players": PlayersSection,
 }
 OPTIMIZER_DEFAULTS = {"learning_rate": 5e-7, "batch_size": 16}
 
@@ -150,6 +152,8 @@ def _typed(value: Any, kind: Any, place: str) -> Any:
         return float(value)
     if kind == tuple[str, ...] and isinstance(value, list | tuple):
         return tuple(str(item) for item in value)
+    if kind == tuple[float, ...] and isinstance(value, list | tuple):
+        return tuple(_typed(item, float, place) for item in value)
     if isinstance(kind, type):
         wrong_bool = isinstance(value, bool) and kind is not bool
         if wrong_bool or not isinstance(value, kind):

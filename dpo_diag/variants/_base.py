@@ -67,6 +67,11 @@ class Needs:
         """Whether the loss is one of samples, not of pairs."""
         return self.online_samples or self.sample_table
 
+    @property
+    def has_pair_loss(self) -> bool:
+        """Whether the loss can be taken of given pairs, e.g. those kept for validation."""
+        return not (self.samples or self.online_pairs)
+
 
 class GradientProducts(Protocol):
     """Inner products of the reference's per-response gradients ``g = grad log ref(y|x)``."""
@@ -173,12 +178,14 @@ class TrainingFacts:
         n_steps: optimiser steps of the whole run.
         n_annotators: codes are 0 to this less 1; 0 where the variant reads none.
         n_unlabelled: answers without preferences.
+        columns: ``needs.columns`` of the training pairs, each (n_pairs,).
     """
 
     n_pairs: int
     n_steps: int = 1
     n_annotators: int = 0
     n_unlabelled: int = 0
+    columns: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,8 @@ class Variant:
     ranges: ClassVar[Mapping[str, str]] = {}
     #: largest absolute margin (nats) for which loss and gradient stay finite
     working_range: ClassVar[float] = 1e4
+    #: whether opponents may be checkpoints of other runs (``online.opponents``, ``[players]``)
+    plays_folders: ClassVar[bool] = False
     #: exceptions to the contract, name of the rule -> reason
     exceptions: ClassVar[Mapping[str, str]] = {}
 
@@ -234,8 +243,9 @@ class Variant:
         """Keep, drop or swap each pair by its labels; None changes nothing.
 
         Args:
-            labels: ``is_chosen_safe`` and ``is_rejected_safe`` (with ``needs.safety_labels``) and
-                ``needs.columns``, each (n,).
+            labels: ``is_chosen_safe`` and ``is_rejected_safe`` (with ``needs.safety_labels``),
+                ``has_tag_chosen`` and ``has_tag_rejected`` (with ``needs.segments``: the answer
+                holds the ``segment_tag``) and ``needs.columns``, each (n,).
         """
         return None
 
@@ -245,9 +255,27 @@ class Variant:
         return 0
 
     @property
+    def kl_price(self) -> float:
+        """Win probability that a nat of divergence costs in the game, with ``needs.online_pairs``.
+
+        The estimated duality gap has it.
+        """
+        return 0.0
+
+    @property
     def n_rounds(self) -> int:
         """Rounds of equal length that a run is split into, with ``needs.round_margins``."""
         return 1
+
+    @property
+    def unlabelled_per_batch(self) -> int:
+        """Answers without preferences in each batch, with ``needs.unlabelled``."""
+        return 0
+
+    @property
+    def segment_tag(self) -> str:
+        """Text that ends the reasoning and begins the answer, with ``needs.segments``."""
+        return ""
 
     def init_state(self, facts: TrainingFacts) -> Any:
         """Learned or running state beside the policy; None where there is none.
@@ -282,6 +310,10 @@ class Variant:
 
     def metrics(self, state: Any) -> dict[str, float]:
         """Numbers of the state to log beside the loss."""
+        return {}
+
+    def sample_metrics(self, batch: SampleLogps) -> dict[str, torch.Tensor]:
+        """Further numbers of each sample to log, (N,) each, no gradient."""
         return {}
 
     @property
