@@ -115,9 +115,14 @@ class PairSteps:
         )
 
     def begin(self, step: int) -> None:
-        """Let the sources prepare the step."""
+        """Let the sources prepare the step, and the variant its state where a round begins."""
         for source in self._data.sources.values():
             source.begin(step)
+        rounds = self._data.sources.get("round_margins")
+        number = round_begun(step, self.n_steps, self._variant.n_rounds)
+        if rounds is not None and number is not None:
+            margins = rounds.margins(self._data.ref_chosen - self._data.ref_rejected)
+            self.state = self._variant.begin_round(margins, number, self.state)
 
     def units(self, step: int) -> np.ndarray:
         """Positions of the step's pairs, (B,); fewer at the end of an epoch."""
@@ -154,6 +159,16 @@ class PairSteps:
             source.load_state_dict(state["sources"][need])
 
 
+def round_begun(step: int, n_steps: int, n_rounds: int) -> int | None:
+    """Number of the round that begins with a step, both from 0; None within a round.
+
+    Rounds split the run's steps as evenly as whole steps allow; of more rounds than steps some
+    never begin.
+    """
+    number = step * n_rounds // n_steps
+    return number if step == 0 or (step - 1) * n_rounds // n_steps < number else None
+
+
 def taken_up(fresh: Any, stored: Any) -> Any:
     """The stored state; learned tensors keep the identity that the optimiser knows."""
     if not isinstance(fresh, Mapping):
@@ -175,6 +190,7 @@ def _facts(data: PairData, n_steps: int) -> TrainingFacts:
         n_steps=n_steps,
         n_annotators=len(annotators),
         n_unlabelled=getattr(unlabelled, "n", 0),
+        columns=data.sources["columns"].whole() if "columns" in data.sources else {},
     )
 
 

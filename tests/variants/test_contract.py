@@ -14,9 +14,15 @@ from dpo_diag.variants._base import PairLogps, SampleLogps, TrainingFacts, Varia
 NAMES = registry.names("variants")
 VARIANTS = {name: registry.load("variants", name) for name in NAMES}
 PAIRWISE = [name for name in NAMES if not VARIANTS[name].needs.samples]
-FACTS = TrainingFacts(n_pairs=64, n_steps=10, n_annotators=3, n_unlabelled=6)
 ONLINE = [name for name in NAMES if VARIANTS[name].needs.samples]
 COLUMNS = sorted({c for name in NAMES for c in VARIANTS[name].needs.columns})
+FACTS = TrainingFacts(
+    n_pairs=64,
+    n_steps=10,
+    n_annotators=3,
+    n_unlabelled=6,
+    columns={name: (torch.arange(64) + 2) % 3 / 2 for name in COLUMNS},  # 1, 0, .5, 1, ...
+)
 
 
 def make_pairs(n: int, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> PairLogps:
@@ -208,6 +214,9 @@ def test_reference_matters_exactly_where_it_is_needed(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_agrees_with_finite_differences(name: str) -> None:
     variant, batch = VARIANTS[name](), make_batch(name, 3, dtype=torch.float64)
+    if "gradcheck" in variant.exceptions:
+        assert variant.exceptions["gradcheck"]
+        return
     keys = ["policy"] if name in ONLINE else ["policy_chosen", "policy_rejected"]
     inputs = [getattr(batch, key).clone().requires_grad_() for key in keys]
 

@@ -31,6 +31,8 @@ CARRIED_BY: dict[str, str] = {
     "harm_answer_chosen": "the sandbox's panel.jsonl",
     "harm_answer_rejected": "the sandbox's panel.jsonl",
     "annotator": "the sandbox, HelpSteer-like sets with annotator ids, any JSONL with the column",
+    "reference_answer": "the sandbox's reference_answers.jsonl, or any prompts or pairs in JSONL, "
+    "CSV or Parquet with such a column",
 }
 
 

@@ -29,6 +29,13 @@ class Columns(FieldSource):
             }
         }
 
+    def whole(self) -> dict[str, torch.Tensor]:
+        """The columns of all pairs, (n,) each."""
+        return {
+            name: torch.as_tensor(values, device=self._device)
+            for name, values in self._values.items()
+        }
+
 
 def _numbers(context: Context, name: str) -> np.ndarray:
     values = required_column(context.frame, name, context.variant)
