@@ -155,6 +155,14 @@ class Engine(ABC):
     ) -> list[Completion]:
         """``settings.n`` answers per prompt, ordered by prompt then sample index."""
 
+    def state_sums(self, requests: Sequence[ScoreRequest]) -> np.ndarray:
+        """Sum over each response of the last-layer state before each of its tokens, (N, H).
+
+        Raises:
+            EngineError: this engine does not give hidden states.
+        """
+        raise EngineError(f"the engine {self.name} gives no hidden states; take --engine hf.")
+
     @abstractmethod
     def swap(self, model_path: Path) -> None:
         """Load another folder's weights into the running engine.
