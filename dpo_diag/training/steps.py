@@ -18,6 +18,7 @@ from dpo_diag.training.batches import step_units
 from dpo_diag.training.forward import shares_prompts
 from dpo_diag.training.pair_data import PairData, pair_logps
 from dpo_diag.training.recipe import Recipe
+from dpo_diag.training.sources._base import Context
 from dpo_diag.variants._base import PairLogps, SampleLogps, TrainingFacts, Variant
 
 MAX_SHARED_ROW = 2048
@@ -110,9 +111,7 @@ class PairSteps:
         self.n_per_epoch = math.ceil(len(data) / self._batch)
         self.n_steps = section.n_steps(self.n_per_epoch)
         self.state = variant.init_state(_facts(data, self.n_steps))
-        self._share = _saves_much(data) and shares_prompts(
-            model, data.chosen[:4], data.rejected[:4]
-        )
+        self._share = shares(model, data)
 
     def begin(self, step: int) -> None:
         """Let the sources prepare the step, and the variant its state where a round begins."""
@@ -190,11 +189,17 @@ def _facts(data: PairData, n_steps: int) -> TrainingFacts:
         n_steps=n_steps,
         n_annotators=len(annotators),
         n_unlabelled=getattr(unlabelled, "n", 0),
+        null_space=getattr(data.sources.get("reference_gradients"), "null_space", None),
         columns=data.sources["columns"].whole() if "columns" in data.sources else {},
     )
 
 
-def _saves_much(data: PairData) -> bool:
+def shares(model: torch.nn.Module, data: PairData | Context) -> bool:
+    """Whether the two answers of a pair go through the model in one row, as ``pack_pairs`` does."""
+    return _saves_much(data) and shares_prompts(model, data.chosen[:4], data.rejected[:4])
+
+
+def _saves_much(data: PairData | Context) -> bool:
     """Whether the prompts are a tenth or more of all tokens, and rows stay short.
 
     Beyond some length the full mask costs more than the prompt: the lean attention kernels know

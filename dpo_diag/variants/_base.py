@@ -179,6 +179,8 @@ class TrainingFacts:
         n_annotators: codes are 0 to this less 1; 0 where the variant reads none.
         n_unlabelled: answers without preferences.
         columns: ``needs.columns`` of the training pairs, each (n_pairs,).
+        null_space: (n_pairs, 2, k) offsets of the responses in k coordinates that the reference's
+            gradients cancel; None where the run has none.
     """
 
     n_pairs: int
@@ -186,6 +188,7 @@ class TrainingFacts:
     n_annotators: int = 0
     n_unlabelled: int = 0
     columns: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    null_space: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
