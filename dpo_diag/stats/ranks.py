@@ -1,4 +1,4 @@
-"""How well a number separates right from wrong: areas under the curve, clustered by prompt."""
+"""Ranks: areas under the curve, clustered by prompt; correlation of ranks within groups."""
 
 import numpy as np
 from scipy import stats
@@ -72,6 +72,36 @@ def auc(
     size = np.where(is_positive, len(positive), len(negative))
     influence = len(scores) * (placement - estimate) / size + estimate
     return _logit_interval(estimate, influence, cluster_codes(clusters), level)
+
+
+def within_group_rank_correlation(
+    first: np.ndarray, second: np.ndarray, groups: np.ndarray
+) -> float:
+    """Spearman's correlation of two numbers within groups, pooled over the groups.
+
+    Both are ranked within each group (ties share the mean rank), the ranks are centred there, and
+    Pearson's correlation is taken of all of them; with one group it is Spearman's. Differences
+    between groups do not enter. By hand: ranks 1 2 3 and 1 3 2 in one group, 2 1 and 1 2 in the
+    other give products 1 and -1/2, squares 2 + 1/2 each: (1 - 1/2) / 2.5 = 0.2.
+
+    Args:
+        first: (n,) any unit, no NaN.
+        second: (n,) likewise.
+        groups: (n,) group of each row.
+
+    Returns:
+        In [-1, 1]; NaN where either does not vary within any group.
+    """
+    groups = np.asarray(groups)
+    centred = np.zeros((2, len(groups)))
+    for group in np.unique(groups):
+        inside = groups == group
+        for row, values in enumerate((first, second)):
+            ranks = stats.rankdata(np.asarray(values, float)[inside])
+            centred[row, inside] = ranks - ranks.mean()
+    product = centred @ centred.T
+    scale = np.sqrt(product[0, 0] * product[1, 1])
+    return float(product[0, 1] / scale) if scale > 0.0 else float("nan")
 
 
 def _logit_interval(

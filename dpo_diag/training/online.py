@@ -6,6 +6,7 @@ seed of a round's samples is a function of the run's seed and the round. A run t
 round stores the round's samples. Start reading at ``SampleSteps``.
 """
 
+import dataclasses
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,18 +17,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dpo_diag import registry
-from dpo_diag.costs._base import Cost, build
 from dpo_diag.engines._base import SamplingSettings, ScoreRequest
 from dpo_diag.errors import CheckpointError, DataError
+from dpo_diag.stats.ranks import within_group_rank_correlation
 from dpo_diag.tables import content_hash
-from dpo_diag.training.batches import pack, step_units
-from dpo_diag.training.forward import response_logps
-from dpo_diag.training.optimization import autocast
-from dpo_diag.training.policy import Policy
-from dpo_diag.training.recipe import OnlineSection, Recipe
-from dpo_diag.training.steps import MicroLoss, detached, schedule, updated_state
-from dpo_diag.variants._base import SampleLogps, TrainingFacts, Variant
+from dpo_diag.training.batches import step_units
+from dpo_diag.training.pair_data import Material
+from dpo_diag.training.rounds import sampler
+from dpo_diag.training.sample_batches import COLUMNS, micro_loss, nothing_to_learn, sample_logps
+from dpo_diag.training.scorers import REFERENCE_ANSWER, make_scorer, with_reference_answers
+from dpo_diag.training.steps import MicroLoss, schedule, updated_state
+from dpo_diag.variants._base import TrainingFacts
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Round:
     Attributes:
         prompts: (P,) positions in the table of prompts.
         responses: P * K token ids.
-        behaviour, ref: (P * K,) float64, nats.
+        behaviour, ref: (P * K,) float64, nats; ``ref`` is NaN for a variant without a reference.
         reward, cost: (P * K,) float64; the threshold is already subtracted from the cost. NaN
             where a cost model abstained; such samples are left out of the loss.
     """
@@ -51,70 +51,60 @@ class Round:
     reward: np.ndarray
     cost: np.ndarray
 
+    @property
+    def is_scored(self) -> np.ndarray:
+        """(P * K,) bool, whether a sample has both reward and cost."""
+        return np.isfinite(self.reward) & np.isfinite(self.cost)
 
-@dataclass(frozen=True)
-class Scorer:
-    """Reward and cost of answers, as the recipe's ``online`` section names them."""
+    def facts(self) -> dict[str, float]:
+        """What is said of a round as a whole in the log.
 
-    reward_model: Cost
-    cost_model: Cost
-    threshold: float
-
-    def reward(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(N,), higher better: the model's upper end minus its value."""
-        top = self.reward_model.high if math.isfinite(self.reward_model.high) else 0.0
-        return top - self.reward_model.cost(prompts, responses)
-
-    def cost(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        """(N,), cost units above the threshold; positive violates the constraint."""
-        return self.cost_model.cost(prompts, responses) - self.threshold
-
-
-def make_scorer(section: OnlineSection) -> Scorer:
-    """The scorer of a recipe.
-
-    Raises:
-        UnknownName: no such cost model.
-        DataError: a parameter of a cost model is unknown or missing.
-    """
-    reward = build(registry.load("costs", section.reward), section.reward_parameters)
-    cost = build(registry.load("costs", section.cost), section.cost_parameters)
-    return Scorer(reward, cost, section.threshold)
+        ``reward_length_correlation`` is Spearman's correlation of raw reward (similarity) and
+        number of tokens within prompts, pooled over them; left out where nothing varies.
+        ``abstained_rate`` is the share of samples without a score.
+        """
+        scored = self.is_scored
+        k = len(self.responses) // len(self.prompts)
+        lengths = np.array([len(ids) for ids in self.responses])
+        owner = np.arange(len(self.responses)) // k
+        correlation = within_group_rank_correlation(
+            self.reward[scored], lengths[scored], owner[scored]
+        )
+        found = {"abstained_rate": 1.0 - float(scored.mean())}
+        if math.isfinite(correlation):
+            found["reward_length_correlation"] = correlation
+        return found
 
 
 class SampleSteps:
     """Steps over on-policy samples; the unit is a prompt with all its samples.
 
     Args:
-        policy: the model in training; its reference must be frozen.
-        frame: prompts (or pairs, whose prompts are taken once each).
-        variant: the online variant.
-        recipe: complete, with its ``online`` section.
+        frame: prompts (or pairs, whose prompts are taken once each), with reference answers where
+            the variant needs them.
+        material: policy, variant and recipe, which has an ``online`` section.
 
     Raises:
-        DataError: no prompts, or one that leaves no room for an answer.
-        UnknownName: no such cost model.
+        DataError: no prompts, one that leaves no room for an answer, or no reference answers.
+        UnknownName: no such cost model or similarity.
+        EngineError: the engine named in the recipe is not installed.
     """
 
-    def __init__(
-        self, policy: Policy, frame: pd.DataFrame, variant: Variant, recipe: Recipe
-    ) -> None:
+    def __init__(self, frame: pd.DataFrame, material: Material) -> None:
+        policy, variant, recipe = material.policy, material.variant, material.recipe
         section = recipe.online
         if section is None:
             raise DataError("an online variant needs the recipe's [online] section.")
         self._policy, self._variant, self._section = policy, variant, section
-        self._scorer = make_scorer(section)
         self._seed, self._batch = recipe.run.seed, recipe.optimizer.batch_size
-        prompts = frame.drop_duplicates("prompt_id")
-        if not len(prompts):
-            raise DataError("there are no training prompts to sample answers to.")
+        prompts = asked(frame, material)
+        self._scorer = make_scorer(variant, section, prompts)
+        self._sampler = sampler(policy, section, material.folder / "cache")
+        if variant.needs.reference:
+            policy.freeze_reference()
         self._ids = prompts["prompt_id"].tolist()
-        self._texts = prompts["prompt"].tolist()
-        messages = prompts.get("prompt_messages", pd.Series([None] * len(prompts)))
-        self._prompt_ids = [
-            policy.encoder.encode_prompt(text, turns, room=section.max_new_tokens).ids
-            for text, turns in zip(self._texts, messages, strict=True)
-        ]
+        self._hash = _hash_of(prompts)
+        self._prompt_ids = encoded_prompts(prompts, material)
         self._per_round = min(section.prompts_per_round, len(self._ids))
         self._steps_per_pass = math.ceil(self._per_round / self._batch)
         rounds = math.ceil(len(self._ids) / self._per_round)
@@ -123,35 +113,52 @@ class SampleSteps:
         self.n_steps = length.n_steps(self.n_per_epoch)
         self.state = variant.init_state(TrainingFacts(len(self._ids), self.n_steps))
         self._round: Round | None = None
+        self._facts: dict[str, float] = {}
         self._round_number = -1
 
     def begin(self, step: int) -> None:
         """Draw and score a new round where the step needs one."""
         number = step // (self._steps_per_pass * self._section.passes)
         if number != self._round_number:
-            self._round = self._draw(number)
+            self._take(self._draw(number))
             self._round_number = number
 
     def units(self, step: int) -> np.ndarray:
-        """Places within the round of the step's prompts; each pass has an order of its own."""
+        """Places within the round of the step's prompts; each pass has an order of its own.
+
+        Raises:
+            DataError: none of the step's samples has a score.
+        """
         within = step % (self._steps_per_pass * self._section.passes)
         seed = _derived_seed(self._seed, "order", self._round_number)
-        return step_units(seed, within, n=len(self._now.prompts), batch_size=self._batch)
-
-    def loss(self, units: np.ndarray, n_units: int) -> MicroLoss:
-        """Mean of the samples' losses over the step's samples."""
-        k, now = self._section.samples_per_prompt, self._now
-        rows = (units[:, None] * k + np.arange(k)).ravel()
-        rows = rows[np.isfinite(now.reward[rows]) & np.isfinite(now.cost[rows])]
-        if not len(rows):
+        units = step_units(seed, within, n=len(self._now.prompts), batch_size=self._batch)
+        if not self._now.is_scored[self._rows(units)].any():
             raise DataError(
                 f"reward or cost abstained on every sample of {', '.join(self.names(units)[:3])}."
             )
-        batch = self._logps(rows, k)
+        return units
+
+    def loss(self, units: np.ndarray, n_units: int) -> MicroLoss:
+        """Mean of the samples' losses over the step's samples; those without a score are left out.
+
+        A pass whose samples all lack one moves nothing; the others of its step count.
+        """
+        k, now = self._section.samples_per_prompt, self._now
+        rows = self._rows(units)
+        rows = rows[now.is_scored[rows]]
+        if not len(rows):
+            logger.warning("no sample of %s has a score: skipped", ", ".join(self.names(units)[:3]))
+            return nothing_to_learn(self._policy)
+        requests = [
+            ScoreRequest(self._prompt_ids[now.prompts[row // k]], now.responses[row])
+            for row in rows
+        ]
+        columns = {name: getattr(now, name)[rows] for name in COLUMNS}
+        batch = sample_logps(self._policy, requests, columns, rows // k)
         losses = self._variant.sample_losses(batch, self.state)
-        return MicroLoss(
-            losses.sum() / (n_units * k), _metrics(batch, k), len(units), detached(batch)
-        )
+        result = micro_loss(batch, losses, 1.0 / (n_units * k), self._variant)
+        facts = {name: torch.tensor(value * result.n) for name, value in self._facts.items()}
+        return dataclasses.replace(result, sums={**result.sums, **facts})
 
     def names(self, units: np.ndarray) -> list[str]:
         """Prompt ids."""
@@ -173,7 +180,7 @@ class SampleSteps:
             "variant": self.state,
             "number": self._round_number,
             "round": stored,
-            "prompts": content_hash(self._ids),
+            "prompts": self._hash,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -182,18 +189,20 @@ class SampleSteps:
         Raises:
             CheckpointError: the run was started with other prompts.
         """
-        if state["prompts"] != content_hash(self._ids):
+        if state["prompts"] != self._hash:
             raise CheckpointError(
                 "the run was started with other prompts; resume with the same, or take another "
                 "folder."
             )
         self.state, self._round_number = state["variant"], state["number"]
         if state["round"] is not None:
-            self._round = Round(
-                **{
-                    key: value.numpy() if isinstance(value, torch.Tensor) else value
-                    for key, value in state["round"].items()
-                }
+            self._take(
+                Round(
+                    **{
+                        key: value.numpy() if isinstance(value, torch.Tensor) else value
+                        for key, value in state["round"].items()
+                    }
+                )
             )
 
     @property
@@ -201,6 +210,14 @@ class SampleSteps:
         if self._round is None:
             raise DataError("no samples were drawn yet.")
         return self._round
+
+    def _take(self, drawn: Round) -> None:
+        self._round, self._facts = drawn, drawn.facts()
+
+    def _rows(self, units: np.ndarray) -> np.ndarray:
+        """Rows of the round that hold the units' samples."""
+        k = self._section.samples_per_prompt
+        return (units[:, None] * k + np.arange(k)).ravel()
 
     def _draw(self, number: int) -> Round:
         section, policy = self._section, self._policy
@@ -210,56 +227,63 @@ class SampleSteps:
             max_new_tokens=section.max_new_tokens,
             seed=_derived_seed(self._seed, "samples", number),
         )
-        with autocast(policy.device, policy.precision):
-            answers = policy.engine().sample([self._prompt_ids[i] for i in chosen], settings)
+        answers = self._sampler.sample([self._prompt_ids[i] for i in chosen], settings)
+        places = np.array([chosen[a.prompt_index] for a in answers])
         requests = [
-            ScoreRequest(self._prompt_ids[chosen[a.prompt_index]], a.response_ids) for a in answers
+            ScoreRequest(self._prompt_ids[place], answer.response_ids)
+            for place, answer in zip(places, answers, strict=True)
         ]
         texts = [policy.encoder.decode(a.response_ids) for a in answers]
-        prompts = [self._texts[chosen[a.prompt_index]] for a in answers]
+        reward, cost = self._scorer.score(places, texts)
         return Round(
             prompts=chosen,
             responses=tuple(a.response_ids for a in answers),
             behaviour=np.array([a.logp for a in answers]),
-            ref=policy.reference_scores(requests).logp,
-            reward=self._scorer.reward(prompts, texts),
-            cost=self._scorer.cost(prompts, texts),
+            ref=self._reference(requests),
+            reward=reward,
+            cost=cost,
         )
 
-    def _logps(self, rows: np.ndarray, k: int) -> SampleLogps:
-        now, device = self._now, self._policy.device
-        requests = [
-            ScoreRequest(self._prompt_ids[now.prompts[row // k]], now.responses[row])
-            for row in rows
-        ]
-        packed = pack(requests, device)
-        logps = response_logps(self._policy.model, packed).sums
-
-        def column(values: np.ndarray) -> torch.Tensor:
-            return torch.as_tensor(values[rows], dtype=logps.dtype, device=device)
-
-        return SampleLogps(
-            policy=logps,
-            behaviour=column(now.behaviour),
-            ref=column(now.ref),
-            n_tokens=packed.n_tokens,
-            reward=column(now.reward),
-            cost=column(now.cost),
-            prompt_index=torch.as_tensor(rows // k, device=device),
-        )
+    def _reference(self, requests: Sequence[ScoreRequest]) -> np.ndarray:
+        if not self._variant.needs.reference:
+            return np.full(len(requests), np.nan)
+        return self._policy.reference_scores(requests).logp
 
 
-def _metrics(batch: SampleLogps, k: int) -> dict[str, torch.Tensor]:
-    """Sums over prompts of the means over their samples."""
-    return {
-        "reward": batch.reward.sum() / k,
-        "cost": batch.cost.sum() / k,
-        "rectified_cost": batch.cost.clamp(min=0).sum() / k,
-        "violation_rate": (batch.cost > 0).sum() / k,
-        "kl": (batch.behaviour - batch.ref).sum() / k,
-        "completions/mean_length": batch.n_tokens.sum() / k,
-        "ratio_deviation": (batch.policy.detach() - batch.behaviour).abs().sum() / k,
-    }
+def asked(frame: pd.DataFrame, material: Material) -> pd.DataFrame:
+    """What a variant samples answers to: each prompt once, in order.
+
+    Raises:
+        DataError: there are none, or the variant needs reference answers and none is there.
+    """
+    prompts = frame.drop_duplicates("prompt_id").reset_index(drop=True)
+    if not len(prompts):
+        raise DataError("there are no training prompts to sample answers to.")
+    if material.variant.needs.reference_answers:
+        prompts = with_reference_answers(prompts, material.variant).reset_index(drop=True)
+    return prompts
+
+
+def encoded_prompts(prompts: pd.DataFrame, material: Material) -> list[tuple[int, ...]]:
+    """Token ids of prompts, each with room for an answer.
+
+    Raises:
+        DataError: one leaves no room.
+    """
+    messages = prompts.get("prompt_messages", pd.Series([None] * len(prompts)))
+    room = material.recipe.online.max_new_tokens if material.recipe.online else 1
+    return [
+        material.policy.encoder.encode_prompt(text, turns, room=room).ids
+        for text, turns in zip(prompts["prompt"], messages, strict=True)
+    ]
+
+
+def _hash_of(prompts: pd.DataFrame) -> str:
+    """What a resumed run must have been started with."""
+    ids = prompts["prompt_id"].tolist()
+    if REFERENCE_ANSWER not in prompts:
+        return content_hash(ids)
+    return content_hash([ids, prompts[REFERENCE_ANSWER].tolist()])
 
 
 def _derived_seed(seed: int, use: str, number: int) -> int:

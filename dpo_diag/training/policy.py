@@ -7,8 +7,8 @@ bfloat16. Start reading at ``load_policy``.
 import copy
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Policy:
         truncate, max_length: the recipe's, part of the address of stored rows.
         precision: of the arithmetic, ``float32`` or ``bfloat16``, the reference's included.
         reference_model: a frozen model of its own where the reference is not ``base``.
+        resources: what the run closes when it ends, however it ends: engines beside the model.
     """
 
     model: Any
@@ -50,6 +51,7 @@ class Policy:
     max_length: int = 0
     precision: str = "float32"
     reference_model: Any = None
+    resources: ExitStack = field(default_factory=ExitStack)
 
     @property
     def device(self) -> torch.device:
@@ -59,6 +61,11 @@ class Policy:
     def engine(self) -> HfEngine:
         """The current policy as an engine, without a copy."""
         return HfEngine.from_model(self.model, self.stop_ids)
+
+    def scores(self, requests: Sequence[ScoreRequest]) -> SequenceScores:
+        """The current policy's log-probs, in the precision it trains in, no gradient."""
+        with autocast(self.device, self.precision):
+            return self.engine().score(requests)
 
     def freeze_reference(self) -> None:
         """Keep a copy of the starting weights for a run that must score new answers.

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _PROVIDED = {
     "reference",
     "online_samples",
+    "reference_answers",
     "pair_state",
     "couples_batch",
 }
@@ -119,9 +120,8 @@ def _steps(training: pd.DataFrame, material: Material) -> tuple[Steps, Mapping[s
     """The run's material in steps, and what became of the rows."""
     policy, variant, recipe = material.policy, material.variant, material.recipe
     if variant.needs.online_samples:
-        policy.freeze_reference()
         asked = asked_prompts(training, material.inputs)
-        steps: Steps = SampleSteps(policy, asked, variant, recipe)
+        steps: Steps = SampleSteps(asked, material)
         return steps, {"prompts": int(asked["prompt_id"].nunique())}
     data = prepare_pairs(training, material, is_training=True)
     if not len(data):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dpo_diag.stats.ranks import auc, symmetric_auc
+from dpo_diag.stats.ranks import auc, symmetric_auc, within_group_rank_correlation
 
 
 def test_symmetric_auc_is_the_hand_worked_one():
@@ -83,3 +83,29 @@ def test_symmetric_auc_covers():
         found = symmetric_auc(generator.normal(0.5, 1, 80), np.arange(80))
         held += found.low <= truth <= found.high
     assert 0.92 <= held / 400 <= 0.985
+
+
+def test_rank_correlation_within_groups_by_hand() -> None:
+    """Ranks 1 2 3 against 1 3 2 and 2 1 against 1 2: (1 - 1/2) / sqrt(2.5 * 2.5) = 0.2.
+
+    The groups' own levels differ by 100 and do not enter.
+    """
+    first = np.array([0.1, 0.2, 0.4, 100.5, 100.3])
+    second = np.array([3, 5, 4, 2, 7])
+    groups = np.array(["x", "x", "x", "y", "y"])
+    assert within_group_rank_correlation(first, second, groups) == pytest.approx(0.2)
+
+
+def test_rank_correlation_of_one_group_is_spearmans() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=30), rng.integers(0, 5, 30)
+    expected = stats.spearmanr(first, second).statistic
+    found = within_group_rank_correlation(first, second, np.zeros(30))
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_rank_correlation_is_missing_where_nothing_varies() -> None:
+    one = np.ones(4)
+    assert np.isnan(within_group_rank_correlation(one, np.arange(4), np.zeros(4)))
+    assert np.isnan(within_group_rank_correlation(np.arange(4), one, np.arange(4)))
+    assert np.isnan(within_group_rank_correlation(one[:0], one[:0], one[:0]))

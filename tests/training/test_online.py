@@ -12,13 +12,16 @@ import torch
 from safetensors.torch import load_file
 
 from dpo_diag import registry
-from dpo_diag.errors import CheckpointError, DataError, UnknownName
+from dpo_diag.errors import CheckpointError, DataError
 from dpo_diag.pairs import PairSet, PromptSet
+from dpo_diag.store import RowStore
 from dpo_diag.training.inputs import Inputs
 from dpo_diag.training.loop import train
-from dpo_diag.training.online import SampleSteps, Scorer, make_scorer
+from dpo_diag.training.online import Round, SampleSteps
+from dpo_diag.training.pair_data import Material
 from dpo_diag.training.policy import load_policy
 from dpo_diag.training.recipe import Recipe
+from dpo_diag.training.scorers import CostScorer
 from tests.training.conftest import make_pairs
 from tests.training.test_loop import Stop, log_of, stop_after
 
@@ -26,11 +29,9 @@ MakeRecipe = Callable[..., Recipe]
 
 
 def make_steps(made: Recipe, pairs: PairSet, cache: Path) -> SampleSteps:
-    policy = load_policy(made, cache)
-    policy.freeze_reference()
-    return SampleSteps(
-        policy, pairs.frame[pairs.frame["split"] == "train"], made.build_variant(), made
-    )
+    policy, variant = load_policy(made, cache), made.build_variant()
+    material = Material(policy, variant, made, RowStore(cache / "rows"), Inputs(), cache)
+    return SampleSteps(pairs.frame[pairs.frame["split"] == "train"], material)
 
 
 def prefer(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
@@ -74,36 +75,73 @@ def test_rounds_follow_passes_and_prompts(
     assert steps.n_per_epoch == 4
 
 
-def test_reward_is_the_upper_end_minus_the_cost_and_the_threshold_is_subtracted(
-    online: MakeRecipe,
-) -> None:
-    scorer = make_scorer(online(threshold=0.2).online)
-    prompt, answer = "how do i clean the stove for my family ?", "burn the tray ."
-    harm = registry.load("costs", "sandbox_harm")().cost([prompt], [answer])[0]
-    unhelpful = registry.load("costs", "sandbox_unhelpfulness")().cost([prompt], [answer])[0]
-    assert scorer.cost([prompt], [answer])[0] == pytest.approx(harm - 0.2)
-    assert scorer.reward([prompt], [answer])[0] == pytest.approx(1.0 - unhelpful)
-
-
-def test_unknown_cost_gives_the_nearest_name(online: MakeRecipe) -> None:
-    with pytest.raises(UnknownName, match="Did you mean 'sandbox_harm'"):
-        make_scorer(online(cost="sandbox_ham").online)
+def abstain(monkeypatch: pytest.MonkeyPatch, where: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Make the cost abstain on the samples of a round that ``where`` says."""
+    monkeypatch.setattr(
+        CostScorer, "cost", lambda self, p, r: np.where(where(np.arange(len(r))), np.nan, 0.1)
+    )
 
 
 def test_samples_that_a_cost_abstains_on_are_left_out(
     online: MakeRecipe, pairs: PairSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One of four samples of each prompt has no cost; the means are over the other three."""
     steps = make_steps(online(), pairs, tmp_path)
-    monkeypatch.setattr(
-        Scorer, "cost", lambda self, p, r: np.where(np.arange(len(r)) % 4 == 0, np.nan, 0.1)
-    )
+    abstain(monkeypatch, lambda i: i % 4 == 0)
     steps.begin(0)
-    assert len(steps.loss(np.arange(4), 4).batch.policy) == 12
-    monkeypatch.setattr(Scorer, "cost", lambda self, p, r: np.full(len(r), np.nan))
-    steps._round_number = -1
+    found = steps.loss(steps.units(0), 4)
+    assert len(found.batch.policy) == 12
+    assert float(found.sums["cost"]) / found.n == pytest.approx(0.1)
+    assert float(found.sums["abstained_rate"]) / found.n == pytest.approx(0.25)
+
+
+def test_a_pass_without_scores_is_skipped_and_a_step_without_any_stops(
+    online: MakeRecipe, pairs: PairSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first four prompts of the round have no score: 16 of 32 samples."""
+    steps = make_steps(online(), pairs, tmp_path)
+    abstain(monkeypatch, lambda i: i < 16)
     steps.begin(0)
+    empty = steps.loss(np.array([0, 1]), 4)
+    empty.loss.backward()
+    weights = [p for p in steps._policy.model.parameters() if p.grad is not None]
+    assert (empty.loss.item(), empty.n, len(empty.batch.policy)) == (0.0, 0, 0)
+    assert all((p.grad == 0).all() for p in weights)
+    other = steps.loss(np.array([6, 7]), 4)
+    assert other.n == 2
+    steps.finish([empty, other])
+    assert steps.state["lambda"] == pytest.approx(1.0 + 0.1 * 0.1)
+    monkeypatch.setattr("dpo_diag.training.online.step_units", lambda *a, **k: np.arange(4))
     with pytest.raises(DataError, match="abstained on every sample of"):
-        steps.loss(np.arange(4), 4)
+        steps.units(0)
+
+
+def test_a_run_goes_on_over_a_pass_without_scores(
+    online: MakeRecipe, pairs: PairSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abstain(monkeypatch, lambda i: i % 8 < 4)  # every second prompt
+    made = online(micro_batch_size=1, batch_size=8, max_steps=2)
+    rows = log_of(train(made, pairs, out=tmp_path / "run"))
+    assert rows[0]["abstained_rate"] == pytest.approx(0.5)
+    assert rows[0]["cost"] == pytest.approx(0.1)
+
+
+def test_length_correlation_is_taken_within_prompts() -> None:
+    """Rewards .1 .2 .4 of lengths 3 5 4 and, without a cost, one more: ranks 1 2 3 and 1 3 2.
+
+    Spearman: 1 - 6 * (0 + 1 + 1) / (3 * 8) = .5; the one that abstained does not count.
+    """
+    drawn = Round(
+        prompts=np.array([4]),
+        responses=((1,) * 3, (1,) * 5, (1,) * 4, (1,) * 50),
+        behaviour=np.zeros(4),
+        ref=np.zeros(4),
+        reward=np.array([0.1, 0.2, 0.4, 0.0]),
+        cost=np.array([0.0, 0.0, 0.0, np.nan]),
+    )
+    facts = drawn.facts()
+    assert facts["reward_length_correlation"] == pytest.approx(0.5)
+    assert facts["abstained_rate"] == 0.25
 
 
 def test_log_has_reward_cost_multiplier_and_pair_rewards(
