@@ -1,7 +1,8 @@
 """Regenerate the sandbox data set: ``python data/sandbox/make.py [--out FOLDER] [--seed 0]``.
 
-Writes ``pairs.jsonl``, ``ood.jsonl``, ``prompts.jsonl`` and ``manifest.json``; the same seed gives
-the same content on every machine.
+Writes ``pairs.jsonl``, ``ood.jsonl``, ``prompts.jsonl`` and ``manifest.json``, which are committed,
+and beside them the larger tables that the manifest lists under ``generated``, which are not; the
+same seed gives the same content on every machine.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from dpo_diag.pipeline.sandbox import panel_tables
 from dpo_diag.sandbox.world import WORLD_VERSION, make_world
 from dpo_diag.tables import content_hash, write_text
 
@@ -27,6 +29,9 @@ def make(out: Path, *, seed: int = 0) -> dict[str, Any]:
         "generator": WORLD_VERSION,
         "seed": seed,
         "files": {name: _write(out / name, frame) for name, frame in tables.items()},
+        "generated": {
+            name: _write(out / name, frame) for name, frame in panel_tables(world, seed).items()
+        },
     }
     write_text(out / "manifest.json", json.dumps(manifest, indent=2) + "\n")
     return manifest
@@ -35,13 +40,15 @@ def make(out: Path, *, seed: int = 0) -> dict[str, Any]:
 def _write(path: Path, frame: pd.DataFrame) -> dict[str, Any]:
     rows = frame.to_dict("records")
     write_text(path, "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))
-    counts = frame.groupby(["domain", "split"], sort=False).size()
-    return {
+    entry = {
         "content_hash": content_hash(rows),
         "n_rows": len(rows),
         "n_prompts": int(frame["prompt_id"].nunique()),
-        "rows": {f"{domain}/{split}": int(n) for (domain, split), n in counts.items()},
     }
+    if "split" in frame:  # answers without labels belong to no split
+        counts = frame.groupby(["domain", "split"], sort=False).size()
+        entry["rows"] = {f"{domain}/{split}": int(n) for (domain, split), n in counts.items()}
+    return entry
 
 
 if __name__ == "__main__":

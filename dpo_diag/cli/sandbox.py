@@ -14,7 +14,9 @@ from dpo_diag.cli import _session
 def command(out: Path, seed: int, steps: int) -> None:
     """Write pairs.jsonl, ood.jsonl, prompts.jsonl and base/, a tiny pre-trained model.
 
-    Everything is in the usual formats, so that every other command runs on it.
+    Everything is in the usual formats, so that every other command runs on it. Beside them what
+    some variants ask for: panel.jsonl, labelled_few.jsonl, unlabelled.jsonl,
+    reference_answers.jsonl and pair_reference_answers.jsonl.
     """
     from dpo_diag.pipeline.sandbox import make_sandbox
 

@@ -35,6 +35,7 @@ def test_regeneration_equals_the_committed_files(tmp_path):
     for name in manifest["files"]:
         assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes()
         assert (DATA / name).stat().st_size <= 2 * 2**20
+    assert all((tmp_path / name).exists() for name in manifest["generated"])
 
 
 def test_another_seed_gives_another_world(world):
