@@ -88,9 +88,19 @@ def tensors(batch: PairLogps | SampleLogps) -> Iterator[tuple[str, torch.Tensor]
             yield item.name, value
 
 
+def with_policy(batch: PairLogps, **sums: torch.Tensor) -> PairLogps:
+    """The batch with other summed log-probs of the policy, spread evenly over the tokens."""
+    changes = dict(sums)
+    for side in ("chosen", "rejected"):
+        tokens, mask = getattr(batch, f"token_logps_{side}"), getattr(batch, f"mask_{side}")
+        share = (sums[f"policy_{side}"] - tokens.sum(1)) / mask.sum(1)
+        changes[f"token_logps_{side}"] = tokens + share[:, None] * mask
+    return dataclasses.replace(batch, **changes)
+
+
 def with_margin(batch: PairLogps, margin: float) -> PairLogps:
     """The batch with policy log-probs that make every unscaled margin the given one."""
-    return dataclasses.replace(
+    return with_policy(
         batch,
         policy_chosen=(batch.ref_chosen + margin / 2).requires_grad_(),
         policy_rejected=(batch.ref_rejected - margin / 2).requires_grad_(),
@@ -206,8 +216,12 @@ def test_the_best_sample_is_pushed_up_and_the_worst_down(name: str) -> None:
 def test_reference_matters_exactly_where_it_is_needed(name: str) -> None:
     variant, batch = VARIANTS[name](), make_batch(name, 7)
     nan = torch.full((7,), torch.nan)
-    keys = [key for key, _ in tensors(batch) if key in ("ref", "ref_chosen", "ref_rejected")]
-    values = losses(variant, dataclasses.replace(batch, **dict.fromkeys(keys, nan)))
+    absent = {
+        key: nan if value.ndim == 1 else nan[:, None].expand_as(value)
+        for key, value in tensors(batch)
+        if key == "ref" or key.startswith("ref_")
+    }
+    values = losses(variant, dataclasses.replace(batch, **absent))
     assert torch.isfinite(values).all() != variant.needs.reference
 
 
@@ -221,7 +235,10 @@ def test_gradient_agrees_with_finite_differences(name: str) -> None:
     inputs = [getattr(batch, key).clone().requires_grad_() for key in keys]
 
     def f(*values: torch.Tensor) -> torch.Tensor:
-        return losses(variant, dataclasses.replace(batch, **dict(zip(keys, values, strict=True))))
+        given = dict(zip(keys, values, strict=True))
+        if isinstance(batch, PairLogps):
+            return losses(variant, with_policy(batch, **given))
+        return losses(variant, dataclasses.replace(batch, **given))
 
     assert torch.autograd.gradcheck(f, inputs)
 
