@@ -147,6 +147,7 @@ class _Run:
                 self.save_checkpoint()
             if progress is not None:
                 progress(TrainProgress(done, self.parts.n_steps, row))
+        self.parts.steps.artefacts(self.parts.folder.path)
         self.parts.folder.save_model(
             self.parts.policy.model, self.parts.policy.encoder.tokenizer, self.summary()
         )
@@ -275,6 +276,7 @@ class _Run:
             "micro": self.micro,
         }
         tokenizer = self.parts.policy.encoder.tokenizer
+        self.parts.steps.artefacts(self.parts.folder.path)
         self.parts.folder.save_checkpoint(self.parts.policy.model, tokenizer, self.summary(), state)
 
     def take_up(self, stopped: Stopped) -> None:

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,9 @@ class SampleSteps:
     def finish(self, losses: Sequence[MicroLoss]) -> None:
         """Hand the step's samples to the variant's state."""
         self.state = updated_state(self._variant, self.state, losses)
+
+    def artefacts(self, folder: Path) -> None:
+        """Nothing: a round's samples are in the checkpoints."""
 
     def state_dict(self) -> dict[str, Any]:
         """The variant's state and the round's samples."""

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,6 +94,9 @@ class Steps(Protocol):
     def finish(self, losses: Sequence[MicroLoss]) -> None:
         """After the optimiser step: update the variant's state."""
 
+    def artefacts(self, folder: Path) -> None:
+        """Write what the run leaves behind beside the model; called whenever that is saved."""
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and texts that a resumed run needs beside model and optimiser."""
 
@@ -145,6 +149,11 @@ class PairSteps:
     def finish(self, losses: Sequence[MicroLoss]) -> None:
         """Hand the step's batch to the variant's state, where it keeps one."""
         self.state = updated_state(self._variant, self.state, losses)
+
+    def artefacts(self, folder: Path) -> None:
+        """What the sources leave behind."""
+        for source in self._data.sources.values():
+            source.artefacts(folder)
 
     def state_dict(self) -> dict[str, Any]:
         """The variant's state and the sources'."""
