@@ -20,7 +20,6 @@ Source: Wu et al. 2024, arXiv 2407.07880 (Dr. DPO); the loss was read in ``junka
 ``trainers.py``. Needs: the reference, the whole batch in one pass.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -61,9 +60,11 @@ class Drdpo(Variant):
     def losses(self, batch: PairLogps, state: Any = None) -> torch.Tensor:
         """``-b log mean exp(-l / b)`` of the batch, repeated for each pair, shape (B,)."""
         pairs = -F.logsigmoid(self.beta * logratio_margin(batch))
-        # logsumexp: exp(-l / b) of every pair underflows where the whole batch is very wrong
-        summed = torch.logsumexp(-pairs / self.temperature, dim=0)
-        return (self.temperature * (math.log(len(pairs)) - summed)).expand(len(pairs))
+        # Relative to the smallest loss, whose weight is then 1: neither does exp(-l / b) underflow
+        # where the whole batch is very wrong, nor is a large b times a rounding error added.
+        least = pairs.detach().min()
+        excess = torch.expm1((least - pairs) / self.temperature).mean()
+        return (least - self.temperature * torch.log1p(excess)).expand(len(pairs))
 
     def rewards(self, logp: ArrayLike, ref_logp: ArrayLike, n_tokens: ArrayLike) -> ArrayLike:
         """``beta * (logp - ref_logp)``, shape (N,)."""
