@@ -50,8 +50,27 @@ def tables(make) -> dict[str, pd.DataFrame]:
         ),
         "SampleCosts": costs,
         "Samples": make.samples(costs),
+        "MethodValues": method_values(rng),
         "Prompts": make.prompts(ids, intent=rng.choice(["benign", "harmful"], len(ids))),
     }
+
+
+def method_values(rng: np.random.Generator) -> pd.DataFrame:
+    """Three methods, two seeds, 25 prompts: two statistics by prompt, one of the whole model."""
+    prompts = [f"prompt{i:05d}" for i in range(25)]
+    units = [
+        *(("mean_helpfulness", unit) for unit in prompts),
+        *(("mean_cost", unit) for unit in prompts),
+        ("cost_cvar", ""),
+    ]
+    rows = [
+        (model, "main", seed, statistic, unit, unit, rng.random())
+        for model in MODELS
+        for seed in range(2)
+        for statistic, unit in units
+    ]
+    columns = ["model_id", "arm", "seed", "statistic", "unit_id", "prompt_id", "value"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def run(analyzer: Analyzer, tables: Mapping[str, pd.DataFrame], baseline: str) -> AnalyzerResult:

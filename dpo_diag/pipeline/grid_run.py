@@ -1,0 +1,233 @@
+"""Runs of the grid: train, measure, keep the numbers; what is done is not done again.
+
+Each process takes one run at a time, one thread each, because small models are fastest so. Start
+reading at ``run_grid``.
+"""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dpo_diag import __version__, registry
+from dpo_diag.errors import DpoDiagError
+from dpo_diag.pairs import PairSet, frame_hash, read_pairs, read_prompts
+from dpo_diag.pipeline.grid_measure import Measure, Plan
+from dpo_diag.pipeline.grid_plan import FLIP, STRENGTH, GridPlan, Run
+from dpo_diag.pipeline.sandbox import make_sandbox
+from dpo_diag.pipeline.work import Say
+from dpo_diag.store import RowStore
+from dpo_diag.tables import content_hash, write_text
+from dpo_diag.training.inputs import Inputs
+from dpo_diag.training.loop import train
+from dpo_diag.training.recipe import Recipe
+from dpo_diag.training.recipe_file import dump_recipe, parse_recipe
+
+PLANS = {
+    "main": Plan("test"),
+    FLIP: Plan("test", n_samples=2, shifted=False, tail=False),
+    STRENGTH: Plan("validation", shifted=False, tail=False),
+}
+TIE = 0.005
+"""Strengths whose scores lie closer than this are equal; the first listed wins."""
+
+
+def run_grid(root: Path, plan: GridPlan, workers: int, say: Say) -> dict[str, Any]:
+    """Every run that is not done yet: strengths first, then seeds, then flipped labels.
+
+    Args:
+        root: folder of the grid.
+        plan: what to run.
+        workers: processes at once, 0 for one per core.
+        say: one line for the user.
+
+    Returns:
+        method -> the strength that was chosen.
+
+    Raises:
+        DpoDiagError: a run failed; the others' results are kept.
+    """
+    workers = workers or os.cpu_count() or 1
+    make_sandbox(root)
+    with _pool(root, plan, workers) as pool:
+        _finish(pool, root, plan, list(plan.strength_runs()), say)
+        chosen = chosen_strengths(root, plan)
+        for method, (value, score) in chosen.items():
+            say(f"  {method}: {value} (helpfulness less cost {score:.3f} on validation)")
+        values = {method: value for method, (value, _) in chosen.items()}
+        _finish(pool, root, plan, [*plan.main_runs(values), *plan.flip_runs(values)], say)
+    return values
+
+
+def chosen_strengths(root: Path, plan: GridPlan) -> dict[str, tuple[Any, float]]:
+    """Method -> (strength, score): the largest mean helpfulness less mean cost, see ``scores``."""
+    found = {}
+    for method, options in strength_scores(root, plan).items():
+        best = max(score for _, score in options)
+        found[method] = next(o for o in options if o[1] >= best - TIE)
+    return found
+
+
+def strength_scores(root: Path, plan: GridPlan) -> dict[str, list[tuple[Any, float]]]:
+    """Method -> (strength, gold helpfulness less gold cost on the validation prompts) of each."""
+    scores: dict[str, list[tuple[Any, float]]] = {}
+    for run in plan.strength_runs():
+        values = read_result(root, run)
+        means = values.groupby("statistic")["value"].mean()
+        score = float(means["mean_helpfulness"] - means["mean_cost"])
+        scores.setdefault(run.method.name, []).append((run.strength, score))
+    return scores
+
+
+def read_result(root: Path, run: Run) -> pd.DataFrame:
+    """The values of a run that is done."""
+    return pd.read_parquet(_result(root, run))
+
+
+def read_record(root: Path, run: Run) -> dict[str, Any]:
+    """What a run cost: ``cpu_seconds``, ``steps``, ``sampled_answers``, ``pair_counts``."""
+    return json.loads(_result(root, run).with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def recipe_of(run: Run, plan: GridPlan, root: Path) -> Recipe:
+    """The run's recipe: the budget of its kind, the method's settings, its strength and seed."""
+    needs = registry.load("variants", run.method.variant).needs
+    kind = "samples" if needs.online_samples or needs.online_pairs else "pairs"
+    table = run.table(plan.budget[kind])
+    table["run"] |= {"model": str(root / "base")}
+    return parse_recipe(table, where=run.name)
+
+
+def _pool(root: Path, plan: GridPlan, workers: int) -> ProcessPoolExecutor:
+    # read by torch when a worker starts; small models are fastest on one thread
+    os.environ["OMP_NUM_THREADS"] = "1"
+    return ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(root, plan),
+    )
+
+
+def _finish(
+    pool: ProcessPoolExecutor, root: Path, plan: GridPlan, runs: Sequence[Run], say: Say
+) -> None:
+    """Run what is missing; a failed run stops the grid after those that are under way."""
+    missing = [run for run in runs if not _is_done(root, plan, run)]
+    say(f"{len(runs)} runs, {len(runs) - len(missing)} done already")
+    futures = {pool.submit(_work, run): run for run in missing}
+    for number, future in enumerate(as_completed(futures), 1):
+        run = futures[future]
+        try:
+            seconds = future.result()
+        except DpoDiagError as error:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise type(error)(f"{run.name}: {error}") from error
+        say(f"  [{number}/{len(missing)}] {run.name}: {seconds:.0f} s")
+
+
+class _Worker:
+    """What the runs of one process share."""
+
+    measure: Measure
+    plan: GridPlan
+
+
+def _start(root: Path, plan: GridPlan) -> None:
+    """Of a worker process: what all of its runs share."""
+    _Worker.measure, _Worker.plan = Measure(root), plan
+
+
+def _work(run: Run) -> float:
+    """Train and measure one run; seconds it took."""
+    started, root, plan = time.monotonic(), _Worker.measure.root, _Worker.plan
+    folder, result = root / "runs" / run.name, _result(root, run)
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
+    before = time.process_time()
+    train(
+        recipe_of(run, plan, root),
+        training_pairs(run, root),
+        out=folder,
+        store=RowStore(root / "store"),
+        inputs=inputs_of(run, plan, root),
+    )
+    spent = time.process_time() - before
+    record = {"cpu_seconds": round(spent, 2), **_trained(folder), "state": _state(run, plan, root)}
+    values = _Worker.measure(folder, PLANS[run.arm])
+    result.parent.mkdir(parents=True, exist_ok=True)
+    values.to_parquet(result)
+    write_text(result.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
+    if run.arm != "main":
+        shutil.rmtree(folder)
+    return time.monotonic() - started
+
+
+def training_pairs(run: Run, root: Path) -> PairSet:
+    """The pairs that a run trains on: all, a share of the prompts' pairs, or a selection."""
+    pairs = read_pairs(str(root / "panel.jsonl"))
+    share = run.method.labelled_share
+    frame = pairs.frame
+    if share < 1:
+        draws = frame["prompt_id"].map(lambda p: int(content_hash(["labelled", p])[:13], 16))
+        frame = frame[(draws / 16.0**13 < share) | (frame["split"] != "train")]
+    frame = frame.reset_index(drop=True)
+    return dataclasses.replace(pairs, frame=frame, content_hash=frame_hash(frame, "pair_id"))
+
+
+def inputs_of(run: Run, plan: GridPlan, root: Path) -> Inputs:
+    """The data beside the pairs that the run's variant needs."""
+    needs = recipe_of(run, plan, root).build_variant().needs
+    prompts = unlabelled = samples = None
+    if needs.reference_answers:
+        prompts = read_prompts(str(root / "reference_answers.jsonl"))
+    if needs.unlabelled:
+        unlabelled = _jsonl(root / "unlabelled.jsonl")
+    if needs.sample_table:
+        samples = _jsonl(root / "samples.jsonl")
+    return Inputs(prompts, unlabelled, samples)
+
+
+def _jsonl(path: Path) -> pd.DataFrame:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return pd.DataFrame([json.loads(line) for line in lines])
+
+
+def _trained(folder: Path) -> dict[str, Any]:
+    """Steps, sampled answers and what became of the pairs, from the run's own record."""
+    state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    return {
+        "steps": state["global_step"],
+        "pair_counts": state["pair_counts"],
+        "log": state["log_history"][-1:],
+    }
+
+
+def _is_done(root: Path, plan: GridPlan, run: Run) -> bool:
+    record = _result(root, run).with_suffix(".json")
+    return record.exists() and read_record(root, run)["state"] == _state(run, plan, root)
+
+
+def _state(run: Run, plan: GridPlan, root: Path) -> str:
+    """What a run's numbers depend on: its recipe as resolved, its data, how it is measured."""
+    recipe = dump_recipe(recipe_of(run, plan, root)).replace(str(root), "")
+    method = run.method
+    pairs = [method.select, method.keep, method.labelled_share]
+    return content_hash([__version__, recipe, pairs, dataclasses.asdict(PLANS[run.arm])])
+
+
+def _result(root: Path, run: Run) -> Path:
+    return root / "results" / f"{run.name}.parquet"
+
+
+def timings(records: Iterable[Mapping[str, Any]]) -> float:
+    """Median CPU seconds of some runs."""
+    return float(np.median([record["cpu_seconds"] for record in records]))
