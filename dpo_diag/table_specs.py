@@ -184,6 +184,32 @@ SAMPLE_COSTS = TableSpec(
     ),
     "cost of each sampled answer under one cost model",
 )
+WIN_RATES = TableSpec(
+    "WinRates",
+    ("model_id", "kind", "opponent_id", "oracle", "prompt_id"),
+    (
+        *_ids("model_id"),
+        Column(
+            "kind",
+            "string",
+            "`against` a named opponent, or a deviation: `best_model`, `best_of_pool`",
+        ),
+        Column("opponent_id", "string", "model_id of the opponent, `pool` for picked answers"),
+        Column("oracle", "string", "whose preference, `mean` for the mean of all oracles"),
+        *_ids("prompt_id"),
+        Column(
+            "win_rate",
+            "float",
+            "chance that an answer of the model is preferred to one of the opponent",
+            "share",
+            nullable=True,
+        ),
+        Column("n_comparisons", "int", "pairs of answers compared"),
+        _DOMAIN,
+        _SPLIT,
+    ),
+    "how a model's answers fare against others', by prompt and by who judges",
+)
 TRAIN_LOG = TableSpec(
     "TrainLog",
     ("run_id", "step"),
@@ -286,6 +312,7 @@ SPECS = {
         IMPLICIT_REWARDS,
         SAMPLES,
         SAMPLE_COSTS,
+        WIN_RATES,
         TRAIN_LOG,
         FINDINGS,
         CURVES,

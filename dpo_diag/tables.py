@@ -32,6 +32,7 @@ from dpo_diag.table_specs import (  # noqa: F401 (re-exported)
     SCORED_PAIRS,
     SPECS,
     TRAIN_LOG,
+    WIN_RATES,
     Column,
     TableSpec,
 )

@@ -40,6 +40,18 @@ class Gap(NamedTuple):
     method: str
 
 
+class HeldOut(NamedTuple):
+    """Gains of deviations that were picked on other prompts.
+
+    Attributes:
+        values: (P,) gain at each prompt of the deviation that the other half picked.
+        picked: row measured on the first half and on the second; -1 is staying, which gains 0.
+    """
+
+    values: np.ndarray
+    picked: tuple[int, ...]
+
+
 class BestOfN(NamedTuple):
     """The policy "best of n own samples" against the policy, prompt by prompt.
 
@@ -202,6 +214,24 @@ def best_of_n(preferences: np.ndarray) -> BestOfN:
     return BestOfN(wins, np.where(has_one, best, -1), n, float(np.log(n) - (n - 1) / n))
 
 
+def held_out_best(gains: np.ndarray, in_first: np.ndarray) -> HeldOut:
+    """Each half's gains of the row that does best on the other half, or of staying.
+
+    The choice never sees the prompts it is measured on, so the mean of the values does not profit
+    from the noise of a maximum.
+
+    Args:
+        gains: (D, P) gain of deviation d at prompt p over staying; NaN where it is not known.
+        in_first: (P,) which prompts are the first half.
+    """
+    values, picked = np.full(gains.shape[1], np.nan), []
+    for measured in (in_first, ~in_first):
+        best = _pick(gains[:, ~measured])
+        picked.append(best)
+        values[measured] = 0.0 if best < 0 else gains[best, measured]
+    return HeldOut(values, tuple(picked))
+
+
 def _mean(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis of what is known; NaN where nothing is."""
     known = ~np.isnan(values)
@@ -216,15 +246,12 @@ def _cross_fitted(gains: np.ndarray, rng: np.random.Generator, level: float) -> 
     if n < 2:
         return Gap(np.nan, np.nan, np.nan, n, (), "fewer than 2 prompts")
     order = rng.permutation(n)
-    halves = (order[: n // 2], order[n // 2 :])
-    values, picked = np.full(n, np.nan), []
-    for measured, choosing in (halves, halves[::-1]):
-        best = _pick(gains[:, choosing])
-        picked.append(best)
-        values[measured] = 0.0 if best < 0 else gains[best, measured]
+    in_first = np.zeros(n, bool)
+    in_first[order[: n // 2]] = True
+    values, picked = held_out_best(gains, in_first)
     mean = clustered_mean(values, np.arange(n), level=level)
     method = f"deviations picked on the other half of the prompts; {mean.method}"
-    return Gap(mean.estimate, mean.low, mean.high, mean.n, tuple(picked), method)
+    return Gap(mean.estimate, mean.low, mean.high, mean.n, picked, method)
 
 
 def _pick(gains: np.ndarray) -> int:
