@@ -172,7 +172,9 @@ class _Run:
         self.parts.steps.finish(losses)
         self.step_number += 1
         state = self.parts.variant.metrics(self.parts.steps.state)
-        self.meter.add(losses, {**state, "learning_rate": rate}, float(norm))
+        # numbers of a round are said as they are: a mean over steps of two rounds is neither's
+        facts = getattr(self.parts.steps, "facts", {})
+        self.meter.add(losses, {**state, **facts, "learning_rate": rate}, float(norm))
         self.meter.seconds += time.perf_counter() - started
 
     def gradients(self, units: np.ndarray) -> list[MicroLoss]:

@@ -17,6 +17,7 @@ from dpo_diag.errors import DataError, RecipeError
 from dpo_diag.store import RowStore
 from dpo_diag.training.inputs import Inputs
 from dpo_diag.training.online import SampleSteps
+from dpo_diag.training.online_pairs import PreferenceSteps
 from dpo_diag.training.optimization import make_optimizer
 from dpo_diag.training.pair_data import Material, PairData, prepare_pairs
 from dpo_diag.training.policy import Policy, load_policy
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 _PROVIDED = {
     "reference",
     "online_samples",
+    "online_pairs",
+    "history",
     "reference_answers",
     "pair_state",
     "couples_batch",
@@ -123,6 +126,9 @@ def _steps(training: pd.DataFrame, material: Material) -> tuple[Steps, Mapping[s
         asked = asked_prompts(training, material.inputs)
         steps: Steps = SampleSteps(asked, material)
         return steps, {"prompts": int(asked["prompt_id"].nunique())}
+    if variant.needs.online_pairs:
+        asked = asked_prompts(training, material.inputs)
+        return PreferenceSteps(asked, material), {"prompts": int(asked["prompt_id"].nunique())}
     data = prepare_pairs(training, material, is_training=True)
     if not len(data):
         raise DataError(
