@@ -31,6 +31,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from dpo_diag.variants import _rectified
 from dpo_diag.variants._base import (
     ArrayLike,
     Needs,
@@ -39,6 +40,7 @@ from dpo_diag.variants._base import (
     Variant,
     require,
 )
+from dpo_diag.variants._prompt_groups import less_others, prompt_means
 
 # exp of the log-ratio overflows float32 near 88; the surrogate is flat long before
 _MAX_LOG_RATIO = 20.0
@@ -67,27 +69,13 @@ class Repo(Variant):
     needs: ClassVar[Needs] = Needs(reference=True, online_samples=True)
     source: ClassVar[str] = "RePO, arXiv 2410.19933; details reconstructed, see the module"
     ranges: ClassVar[Mapping[str, str]] = {
-        "kappa": "greater than 0, in reward units per nat",
-        "rectify": "sample or prompt",
+        **_rectified.RANGES,
         "clip": "between 0 and 1, exclusive",
-        "lambda_init": "0 to lambda_max",
-        "lambda_max": "greater than 0",
-        "eta": "0 or more",
     }
 
     def __post_init__(self) -> None:
-        require(self.kappa > 0, f"repo: kappa must be greater than 0, got {self.kappa}.")
-        require(
-            self.rectify in ("sample", "prompt"),
-            f"repo: rectify must be sample or prompt, got {self.rectify!r}.",
-        )
+        _rectified.check(self)
         require(0 < self.clip < 1, f"repo: clip must be between 0 and 1, got {self.clip}.")
-        require(self.lambda_max > 0, f"repo: lambda_max must be above 0, got {self.lambda_max}.")
-        require(
-            0 <= self.lambda_init <= self.lambda_max,
-            f"repo: lambda_init must be from 0 to lambda_max, got {self.lambda_init}.",
-        )
-        require(self.eta >= 0, f"repo: eta must be 0 or more, got {self.eta}.")
 
     def sample_losses(self, batch: SampleLogps, state: Any = None) -> torch.Tensor:
         """Clipped surrogate loss of each sample, shape (N,), lower better.
@@ -106,11 +94,8 @@ class Repo(Variant):
         """``(A_R - lambda * A_C) / (1 + lambda)``, shape (N,), reward units, no gradient."""
         with torch.no_grad():
             regularised = batch.reward - self.kappa * (batch.behaviour - batch.ref)
-            reward = _leave_one_out(regularised, batch.prompt_index)
-            cost = _leave_one_out(self._penalised(batch), batch.prompt_index)
-            if self.rectify == "prompt":
-                # the gradient of [mean C]+ is that of mean C where it is positive, else 0
-                cost = cost * (_prompt_means(batch.cost, batch.prompt_index) > 0)
+            reward = less_others(regularised, batch.prompt_index)
+            cost = _rectified.cost_advantages(batch.cost, batch.prompt_index, self.rectify)
             return (reward - multiplier * cost) / (1.0 + multiplier)
 
     def rewards(self, logp: ArrayLike, ref_logp: ArrayLike, n_tokens: ArrayLike) -> ArrayLike:
@@ -128,43 +113,18 @@ class Repo(Variant):
 
     def update_state(self, batch: SampleLogps, state: Any) -> dict[str, float]:
         """``lambda <- min(lambda_max, lambda + eta * mean [C]+)``."""
-        grown = state["lambda"] + self.eta * self.rectified_cost(batch)
-        return {"lambda": min(self.lambda_max, grown)}
+        return {"lambda": _rectified.grown(self, state["lambda"], self.rectified_cost(batch))}
 
     def rectified_cost(self, batch: SampleLogps) -> float:
         """Mean over the batch of ``[C]+``, per sample or of each prompt's mean; cost units."""
         cost = batch.cost
         if self.rectify == "prompt":
-            cost = _prompt_means(cost, batch.prompt_index)
+            cost = prompt_means(cost, batch.prompt_index)
         return float(cost.clamp(min=0.0).mean())
 
     def metrics(self, state: Any) -> dict[str, float]:
         """The multiplier, as ``lambda``."""
         return {"lambda": state["lambda"]}
-
-    def _penalised(self, batch: SampleLogps) -> torch.Tensor:
-        return batch.cost if self.rectify == "prompt" else batch.cost.clamp(min=0.0)
-
-
-def _groups(prompt_index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Number of each sample's prompt from 0, (N,), and number of samples per prompt, (P,)."""
-    _, group, size = torch.unique(prompt_index, return_inverse=True, return_counts=True)
-    return group, size
-
-
-def _prompt_means(values: torch.Tensor, prompt_index: torch.Tensor) -> torch.Tensor:
-    """Mean over each sample's prompt, (N,)."""
-    group, size = _groups(prompt_index)
-    sums = torch.zeros(len(size), dtype=values.dtype, device=values.device)
-    return (sums.index_add(0, group, values) / size)[group]
-
-
-def _leave_one_out(values: torch.Tensor, prompt_index: torch.Tensor) -> torch.Tensor:
-    """Value minus the mean of the prompt's other samples, (N,); 0 where there is no other."""
-    group, size = _groups(prompt_index)
-    n = size[group]
-    # v - (S - v)/(n - 1) = (v - S/n) * n/(n - 1); a lone sample has v = S/n and gives 0
-    return (values - _prompt_means(values, prompt_index)) * n / (n - 1).clamp(min=1)
 
 
 VARIANT = Repo
