@@ -170,6 +170,17 @@ def cost_from(text: str) -> Cost:
     """
     from dpo_diag import registry
     from dpo_diag.costs._base import build
+
+    name, parameters = named_parameters(text, "--cost")
+    return build(registry.load("costs", name), parameters)
+
+
+def named_parameters(text: str, where: str) -> tuple[str, dict[str, Any]]:
+    """A plug-in's name and its parameters from ``name`` or ``name:key=value,key=value``.
+
+    Raises:
+        DataError: something is not key=value; ``where`` is the option named.
+    """
     from dpo_diag.errors import DataError
 
     name, _, rest = text.partition(":")
@@ -177,9 +188,9 @@ def cost_from(text: str) -> Cost:
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if not equals:
-            raise DataError(f"--cost {text}: {item!r} is not key=value.")
+            raise DataError(f"{where} {text}: {item!r} is not key=value.")
         parameters[key.strip()] = _number_or_text(value.strip())
-    return build(registry.load("costs", name), parameters)
+    return name, parameters
 
 
 def _number_or_text(value: str) -> Any:

@@ -1,4 +1,4 @@
-"""What there is: variants, analyzers, costs, engines."""
+"""What there is: variants, analyzers, costs, engines, selectors, oracles, formats of pairs."""
 
 import click
 
