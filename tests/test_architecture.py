@@ -31,6 +31,7 @@ RULES: dict[str, tuple[int, set[str], set[str]]] = {
     "sandbox": (1, {"numpy", "pandas", "torch", "tokenizers", "transformers"}, {"tables"}),
     "pair_formats": (2, {"numpy", "pandas", "pyarrow", "datasets"}, set()),
     "pairs": (2, {"numpy", "pandas", "pyarrow", "datasets"}, {"pair_formats"}),
+    "answers": (2, {"numpy", "pandas"}, {"pair_formats"}),
     "text": (2, {"numpy", "pandas", "transformers"}, set()),
     "store": (2, {"numpy", "pandas", "pyarrow"}, set()),
     "weights": (2, {"numpy", "safetensors"}, set()),

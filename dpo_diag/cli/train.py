@@ -17,6 +17,7 @@ from dpo_diag.cli import _session
 @click.option("--drop-invalid", is_flag=True, help="Leave out invalid rows, counted.")
 @click.option("--label", type=click.Choice(["better", "safer"]), default="better")
 @click.option("--prompts", help="Prompts of an on-policy variant; default: the training pairs'.")
+@click.option("--unlabelled", help="Answers without preferences, for a variant that needs them.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--store",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dpo_diag.answers import read_answers
 from dpo_diag.errors import RecipeError
 from dpo_diag.pairs import PromptSet, read_pairs, read_prompts
 from dpo_diag.pipeline.work import Work
@@ -25,7 +26,8 @@ def run_training(options: Mapping[str, Any], work: Work) -> Path:
 
     Args:
         options: of the command line: ``recipe``, ``model``, ``reference``, ``pairs``,
-            ``pair_format``, ``label``, ``prompts``, ``out``, ``seed``, ``overrides``, ``resume``.
+            ``pair_format``, ``label``, ``prompts``, ``unlabelled``, ``out``, ``seed``,
+            ``overrides``, ``resume``.
         work: store of reference rows, voice, progress bar.
     """
     recipe = recipe_from(options)
@@ -35,9 +37,9 @@ def run_training(options: Mapping[str, Any], work: Work) -> Path:
         label=options["label"],
         drop_invalid=options["drop_invalid"],
     )
-    prompts = training_prompts(options["prompts"]) if options.get("prompts") else None
-    for note in (*pairs.notes, *(prompts.notes if prompts else ())):
+    for note in pairs.notes:
         work.say(note)
+    inputs = inputs_from(options, work)
     done = 0
     with work.bar(f"training {recipe.variant.name}", 0) as advance:
 
@@ -53,8 +55,27 @@ def run_training(options: Mapping[str, Any], work: Work) -> Path:
             resume=options["resume"],
             progress=progress,
             store=work.store,
-            inputs=Inputs(prompts=prompts),
+            inputs=inputs,
         )
+
+
+def inputs_from(options: Mapping[str, Any], work: Work) -> Inputs:
+    """The data beside the pairs, as far as the command line names any.
+
+    Args:
+        options: of the command line: ``prompts``, ``unlabelled``; a missing or empty one gives
+            None.
+        work: is told what was read.
+    """
+    prompts = unlabelled = None
+    if options.get("prompts"):
+        prompts = training_prompts(options["prompts"])
+        for note in prompts.notes:
+            work.say(note)
+    if options.get("unlabelled"):
+        unlabelled = read_answers(options["unlabelled"], stem="unlabelled")
+        work.say(f"{options['unlabelled']}: {len(unlabelled)} answers without preferences.")
+    return Inputs(prompts=prompts, unlabelled=unlabelled)
 
 
 def training_prompts(source: str) -> PromptSet:
