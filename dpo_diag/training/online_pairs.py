@@ -80,7 +80,12 @@ class PreferenceSteps:
             self._number = number
 
     def units(self, step: int) -> np.ndarray:
-        """Places within the round of the step's pairs; each pass has an order of its own."""
+        """Places within the round of the step's pairs; each pass has an order of its own.
+
+        None in a round that gave no pair: its steps leave the policy as it is.
+        """
+        if not len(self._now.prompts):
+            return np.zeros(0, dtype=np.int64)
         return self._rounds.plan.units(step, len(self._now.prompts))
 
     @property
@@ -104,7 +109,8 @@ class PreferenceSteps:
 
     def finish(self, losses: Sequence[MicroLoss]) -> None:
         """Hand the step's pairs to the variant's state."""
-        self.state = updated_state(self._variant, self.state, losses)
+        if losses:
+            self.state = updated_state(self._variant, self.state, losses)
 
     def artefacts(self, folder: Path) -> None:
         """Nothing beside the model."""
@@ -168,4 +174,4 @@ class PreferenceSteps:
             drawn.ref_rejected,
             sources={"history": _History(drawn, self._policy.device)},
         )
-        self._share = shares(self._policy.model, self._data)
+        self._share = bool(len(self._data)) and shares(self._policy.model, self._data)

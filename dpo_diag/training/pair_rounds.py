@@ -4,6 +4,7 @@ Start reading at ``PairRounds.draw``.
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ from dpo_diag.training.preferences import (
 from dpo_diag.training.round_gap import RoundView, round_gap
 from dpo_diag.training.round_plan import round_plan
 from dpo_diag.training.rounds import sampler
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class PairRounds:
         """The pairs of a round, under the policy of this moment.
 
         Raises:
-            DataError: no prompt gave a pair, or the oracle gave no chances.
+            DataError: no prompt of the first round gave a pair, or the oracle gave no chances.
         """
         section, policy, k = self._section, self._policy, self._section.samples_per_prompt
         places = self.plan.prompts(number)
@@ -141,14 +144,18 @@ class PairRounds:
         return drawn_pairs(judged, rng)
 
     def _require_pairs(self, pairs: Chosen, number: int) -> None:
+        """A first round without a pair is a mistake; a later one may be what was learned."""
         if (pairs.chosen >= 0).any():
             return
-        raise DataError(
+        why = (
             f"round {number + 1} gave no pair: of {len(pairs.chosen)} prompts {pairs.n_identical} "
             f"have equal answers, {pairs.n_tied} answers that {self._oracle.name} prefers alike, "
-            f"{pairs.n_abstained} answers that it abstained on; give more samples_per_prompt, a "
-            "smaller learning rate, or an oracle that knows these prompts."
+            f"{pairs.n_abstained} answers that it abstained on"
         )
+        if number:
+            logger.warning("%s; its steps move nothing", why)
+            return
+        raise DataError(f"{why}; give more samples_per_prompt, or an oracle for these prompts.")
 
     def _scored(
         self, places: np.ndarray, pairs: Chosen, answers: Sequence[Completion], ref: np.ndarray
@@ -160,7 +167,9 @@ class PairRounds:
             ScoreRequest(self.prompt_ids[places[i // k]], answers[i].response_ids) for i in flat
         ]
         behaviour = np.array([answers[i].logp for i in flat])
-        history = self._opponents.logps(requests, behaviour, ref[flat])
+        history = np.zeros((self._variant.n_history, 0))
+        if requests:
+            history = self._opponents.logps(requests, behaviour, ref[flat])
         n, nan = len(rows), np.full(len(rows), np.nan)
         ids = [answers[i].response_ids for i in flat]
         return PairRound(
