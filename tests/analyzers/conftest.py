@@ -12,6 +12,7 @@ from dpo_diag.tables import (
     PROMPTS,
     SAMPLE_COSTS,
     SAMPLES,
+    WIN_RATES,
     validate,
 )
 
@@ -143,6 +144,46 @@ def random_costs(rng: np.random.Generator, n: int, models: tuple[str, ...]) -> p
     return pd.concat(frames, ignore_index=True)
 
 
+def win_rows(
+    values: np.ndarray,
+    *,
+    model_id: str = "model",
+    kind: str = "against",
+    opponent: str = "ref",
+    oracles: tuple[str, ...] = ("kind", "strict"),
+) -> pd.DataFrame:
+    """WinRates of one model from a (P, G) array, the mean of the oracles added."""
+    table = np.column_stack([values, values.mean(axis=1)])
+    names = (*oracles, "mean")
+    frame = pd.DataFrame(
+        {
+            "model_id": model_id,
+            "kind": kind,
+            "opponent_id": opponent,
+            "oracle": np.tile(np.array(names, dtype=object), len(table)),
+            "prompt_id": np.repeat([f"prompt{i:05d}" for i in range(len(table))], len(names)),
+            "win_rate": table.ravel().astype(float),
+            "n_comparisons": 16,
+            "domain": "in_domain",
+            "split": "test",
+        }
+    )
+    return validate(frame, WIN_RATES)
+
+
+def random_wins(rng: np.random.Generator, n: int, models: tuple[str, ...]) -> pd.DataFrame:
+    """Several models against one opponent, and their deviations, under two oracles."""
+    kinds = {"against": "ref", "best_model": "other", "best_of_pool": "pool"}
+    return pd.concat(
+        [
+            win_rows(rng.random((n, 2)), model_id=name, kind=kind, opponent=opponent)
+            for name in models
+            for kind, opponent in kinds.items()
+        ],
+        ignore_index=True,
+    )
+
+
 @pytest.fixture
 def make() -> type:
     """The makers of this file, by name."""
@@ -159,6 +200,8 @@ class Makers:
     prompts: Callable[..., pd.DataFrame] = staticmethod(prompt_rows)
     random_pairs: Callable[..., pd.DataFrame] = staticmethod(random_pairs)
     random_costs: Callable[..., pd.DataFrame] = staticmethod(random_costs)
+    wins: Callable[..., pd.DataFrame] = staticmethod(win_rows)
+    random_wins: Callable[..., pd.DataFrame] = staticmethod(random_wins)
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ def tables(make) -> dict[str, pd.DataFrame]:
         "SampleCosts": costs,
         "Samples": make.samples(costs),
         "MethodValues": method_values(rng),
+        "WinRates": make.random_wins(rng, 25, MODELS),
         "Prompts": make.prompts(ids, intent=rng.choice(["benign", "harmful"], len(ids))),
     }
 
