@@ -179,6 +179,9 @@ def test_order_of_units_does_not_matter(name: str) -> None:
             for key, value in tensors(batch)
         },
     )
+    if isinstance(moved, PairLogps):
+        extra = {key: value[order] for key, value in moved.extra.items()}
+        moved = dataclasses.replace(moved, extra=extra)
     torch.testing.assert_close(losses(variant, moved), losses(variant, batch)[order])
 
 
