@@ -77,8 +77,8 @@ class Measure:
         self.root = root
         self.base = resolve_checkpoint(str(root / "base"))
 
-    def __call__(self, folder: Path, plan: Plan) -> pd.DataFrame:
-        """Values of one model.
+    def __call__(self, folder: Path, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Values of one model, and its answers.
 
         Args:
             folder: run folder or model folder.
@@ -86,7 +86,8 @@ class Measure:
 
         Returns:
             Rows ``statistic``, ``unit_id`` (pair_id or prompt_id, empty for a number of the whole
-            model), ``prompt_id``, ``value``.
+            model), ``prompt_id``, ``value``; and rows ``prompt_id``, ``sample_index``,
+            ``response``.
         """
         checkpoint = resolve_checkpoint(str(folder))
         with opened(checkpoint) as engine:
@@ -98,7 +99,8 @@ class Measure:
             if plan.tail:
                 parts.append(self.tail_values(engine, costs, plan))
                 parts.append(self.win_values(answers, plan))
-        return pd.concat(parts, ignore_index=True)
+        named = answers[["prompt_id", "sample_index", "response"]]
+        return pd.concat(parts, ignore_index=True), named
 
     @cached_property
     def encoder(self) -> TextEncoder:

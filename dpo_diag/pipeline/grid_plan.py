@@ -29,7 +29,7 @@ class Method:
         values: what is tried for it.
         select: selector that thins the pairs out first; empty for all pairs.
         keep: share of the training pairs that it keeps.
-        labelled_share: share of the training prompts whose pairs are used; 1 for all.
+        pairs: table of the sandbox that is trained on, without ending.
         flips: also trained on flipped labels.
         note: what differs from the other rows, in words.
     """
@@ -41,19 +41,17 @@ class Method:
     values: tuple[Any, ...] = ()
     select: str = ""
     keep: float = 1.0
-    labelled_share: float = 1.0
+    pairs: str = "panel"
     flips: bool = False
     note: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.strength) != bool(self.values):
             raise DataError(f"method {self.name}: strength and values go together.")
-        for name in ("keep", "labelled_share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise DataError(
-                    f"method {self.name}: {name} must be above 0 and at most 1, got "
-                    f"{getattr(self, name)}."
-                )
+        if not 0 < self.keep <= 1:
+            raise DataError(
+                f"method {self.name}: keep must be above 0 and at most 1, got {self.keep}."
+            )
 
 
 @dataclass(frozen=True)

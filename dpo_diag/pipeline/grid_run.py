@@ -20,7 +20,7 @@ import pandas as pd
 
 from dpo_diag import __version__, registry
 from dpo_diag.errors import DpoDiagError
-from dpo_diag.pairs import PairSet, frame_hash, read_pairs, read_prompts
+from dpo_diag.pairs import PairSet, read_pairs, read_prompts
 from dpo_diag.pipeline.grid_measure import Measure, Plan
 from dpo_diag.pipeline.grid_plan import FLIP, STRENGTH, GridPlan, Run
 from dpo_diag.pipeline.sandbox import make_sandbox
@@ -162,9 +162,10 @@ def _work(run: Run) -> float:
     )
     spent = time.process_time() - before
     record = {"cpu_seconds": round(spent, 2), **_trained(folder), "state": _state(run, plan, root)}
-    values = _Worker.measure(folder, PLANS[run.arm])
-    result.parent.mkdir(parents=True, exist_ok=True)
+    values, answers = _Worker.measure(folder, PLANS[run.arm])
+    answers_path(root, run).parent.mkdir(parents=True, exist_ok=True)
     values.to_parquet(result)
+    answers.to_parquet(answers_path(root, run))
     write_text(result.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     if run.arm != "main":
         shutil.rmtree(folder)
@@ -172,15 +173,8 @@ def _work(run: Run) -> float:
 
 
 def training_pairs(run: Run, root: Path) -> PairSet:
-    """The pairs that a run trains on: all, a share of the prompts' pairs, or a selection."""
-    pairs = read_pairs(str(root / "panel.jsonl"))
-    share = run.method.labelled_share
-    frame = pairs.frame
-    if share < 1:
-        draws = frame["prompt_id"].map(lambda p: int(content_hash(["labelled", p])[:13], 16))
-        frame = frame[(draws / 16.0**13 < share) | (frame["split"] != "train")]
-    frame = frame.reset_index(drop=True)
-    return dataclasses.replace(pairs, frame=frame, content_hash=frame_hash(frame, "pair_id"))
+    """The pairs that a run trains on: the method's table, or what its selector keeps of it."""
+    return read_pairs(str(root / f"{run.method.pairs}.jsonl"))
 
 
 def inputs_of(run: Run, plan: GridPlan, root: Path) -> Inputs:
@@ -188,7 +182,7 @@ def inputs_of(run: Run, plan: GridPlan, root: Path) -> Inputs:
     needs = recipe_of(run, plan, root).build_variant().needs
     prompts = unlabelled = samples = None
     if needs.reference_answers:
-        prompts = read_prompts(str(root / "reference_answers.jsonl"))
+        prompts = read_prompts(str(root / "pair_reference_answers.jsonl"))
     if needs.unlabelled:
         unlabelled = _jsonl(root / "unlabelled.jsonl")
     if needs.sample_table:
@@ -220,12 +214,17 @@ def _state(run: Run, plan: GridPlan, root: Path) -> str:
     """What a run's numbers depend on: its recipe as resolved, its data, how it is measured."""
     recipe = dump_recipe(recipe_of(run, plan, root)).replace(str(root), "")
     method = run.method
-    pairs = [method.select, method.keep, method.labelled_share]
+    pairs = [method.select, method.keep, method.pairs]
     return content_hash([__version__, recipe, pairs, dataclasses.asdict(PLANS[run.arm])])
 
 
 def _result(root: Path, run: Run) -> Path:
     return root / "results" / f"{run.name}.parquet"
+
+
+def answers_path(root: Path, run: Run) -> Path:
+    """Where a run's answers to the test prompts are kept."""
+    return root / "results" / "answers" / f"{run.name}.parquet"
 
 
 def timings(records: Iterable[Mapping[str, Any]]) -> float:

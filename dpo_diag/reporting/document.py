@@ -118,6 +118,7 @@ class Claim:
         unit: unit in words; shares are shown in percentage points.
         method: how interval and verdict were made.
         n: independent prompts (or seeds) behind it.
+        reason: what its author thinks is behind the verdict.
     """
 
     text: str
@@ -130,6 +131,7 @@ class Claim:
     unit: str = ""
     method: str = ""
     n: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True)

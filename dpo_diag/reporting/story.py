@@ -120,9 +120,11 @@ def _claims(claims: Sequence[Claim]) -> list[Block]:
                 ((Span(f"{sign} ".lstrip()), Span(claim.verdict, "strong")),),
                 text(f"{shown} {unit}".strip()),
                 text("; ".join(how)),
+                text(claim.reason),
             )
         )
-    table = without_empty(("claim", "verdict", "number", "what was tested"), rows)
+    head = ("claim", "verdict", "number", "what was tested", "what we think is the reason")
+    table = without_empty(head, rows)
     return [Heading(2, "Claims"), *table] if table else []
 
 
