@@ -11,6 +11,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
+MAX_FOLDED_ROW = 512
+"""Tokens of the longest row that two prompts share: attention's cost grows with the square."""
+
 
 class Tokens(Protocol):
     """A prompt and its response as token ids, EOS in the response; ``text.EncodedResponse`` is."""
@@ -30,8 +33,8 @@ class TokenBatch:
         targets: (R,) int64, the response tokens.
         rows, columns: (R,) int64, sequence of each token and its place within the response.
         n_tokens: (N,) int64, response tokens of each sequence.
-        position_ids: (N / 2, T) int64, only where two answers share a row.
-        mask: (N / 2, 1, T, T) bool, true where a token (row) sees another (column), likewise.
+        position_ids: (rows, T) int64, only where answers share a row.
+        mask: (rows, 1, T, T) bool, true where a token (row) sees another (column), likewise.
     """
 
     input_ids: torch.Tensor
@@ -81,38 +84,40 @@ def pack_pairs(
 
 
 def pack_answers(
-    sides: Sequence[Sequence[Tokens]], device: torch.device | str = "cpu"
+    sides: Sequence[Sequence[Tokens]], device: torch.device | str = "cpu", *, fold: bool = False
 ) -> TokenBatch:
-    """S answers to each of B prompts as B rows: the prompt passes the model once.
+    """S answers to each of B prompts, the prompt and its answers as one stretch of a row.
 
-    No answer sees another, and each continues at the prompt's last position. Sequences count as
-    the first side's 0 .. B-1, then the second's, and so on.
+    The prompt passes the model once; no answer sees another, and each continues at the prompt's
+    last position. Sequences count as the first side's 0 .. B-1, then the second's, and so on.
 
     Args:
         sides: S lists of B answers to the same prompts.
         device: where the tensors go.
+        fold: two prompts with their answers share a row, a long with a short stretch, where that
+            saves a tenth of the padded positions or more and rows stay short.
     """
     prompt = np.array([len(s.prompt_ids) for s in sides[0]])
     n = np.array([[len(s.response_ids) for s in side] for side in sides])  # (S, B)
-    # where each answer's inputs begin; an answer's last token is no input
-    starts = prompt + np.cumsum(n - 1, axis=0) - (n - 1)
-    shape = (len(prompt), int((prompt + (n - 1).sum(0)).max()))
+    inputs = n - 1  # an answer's last token is no input
+    rows, origins, shape = _places(prompt + inputs.sum(0), fold=fold)
     ids, position_ids = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    segment = np.full(shape, -1)  # 0 prompt, then the sides, -1 padding
+    segment = np.full(shape, -1)  # of each prompt 0, S + 1, ...; its answers follow; -1 padding
     positions, targets = [], []
-    for row, first in enumerate(sides[0]):
-        width = prompt[row]
-        ids[row, :width], segment[row, :width] = first.prompt_ids, 0
-        position_ids[row, :width] = np.arange(width)
+    for item, first in enumerate(sides[0]):
+        place = (rows[item], slice(origins[item], origins[item] + prompt[item]))
+        ids[place], segment[place] = first.prompt_ids, item * (len(sides) + 1)
+        position_ids[place] = np.arange(prompt[item])
+    starts = origins + prompt + np.cumsum(inputs, axis=0) - inputs  # (S, B)
     for side, answers in enumerate(sides):
-        for row, answer in enumerate(answers):
-            start, inputs = starts[side, row], n[side, row] - 1
-            ids[row, start : start + inputs] = answer.response_ids[:-1]
-            segment[row, start : start + inputs] = side + 1
-            position_ids[row, start : start + inputs] = prompt[row] + np.arange(inputs)
-            before = row * shape[1] + np.array([prompt[row] - 1])  # predicts the first token
-            rest = row * shape[1] + start + np.arange(inputs)
-            positions.append(np.concatenate([before, rest]))
+        for item, answer in enumerate(answers):
+            start, row = starts[side, item], rows[item]
+            columns = start + np.arange(inputs[side, item])
+            ids[row, columns] = answer.response_ids[:-1]
+            segment[row, columns] = item * (len(sides) + 1) + side + 1
+            position_ids[row, columns] = prompt[item] + columns - start
+            before = origins[item] + prompt[item] - 1  # predicts the first token
+            positions.append(row * shape[1] + np.concatenate([[before], columns]))
             targets.append(np.asarray(answer.response_ids, dtype=np.int64))
     n_tokens = n.ravel()
     arrays = (
@@ -124,13 +129,30 @@ def pack_answers(
         n_tokens.astype(np.int64),
         position_ids,
     )
-    mask = _own_row_mask(torch.from_numpy(segment).to(device))
+    mask = _own_stretch(torch.from_numpy(segment).to(device), len(sides) + 1)
     return TokenBatch(*(torch.from_numpy(a).to(device) for a in arrays), mask=mask)
 
 
-def _own_row_mask(segment: torch.Tensor) -> torch.Tensor:
-    """Who sees whom, (B, 1, T, T) bool: causal, the prompt (segment 0) and one's own segment."""
-    is_visible = (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
+def _places(lengths: np.ndarray, *, fold: bool) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Row and first column of each stretch, (B,) each, and the shape of all rows."""
+    n, widest = len(lengths), int(lengths.max())
+    rows, origins = np.arange(n), np.zeros(n, dtype=np.int64)
+    half = -(-n // 2)
+    order = np.argsort(-lengths, kind="stable")
+    long, short = order[:half], order[: half - 1 : -1]  # the longest goes with the shortest
+    width = int((lengths[long] + np.pad(lengths[short], (0, half - len(short)))).max())
+    if not fold or width > MAX_FOLDED_ROW or half * width > 0.9 * n * widest:
+        return rows, origins, (n, widest)
+    rows[long], rows[short] = np.arange(half), np.arange(len(short))
+    origins[short] = lengths[long[: len(short)]]
+    return rows, origins, (half, width)
+
+
+def _own_stretch(segment: torch.Tensor, n_segments: int) -> torch.Tensor:
+    """Who sees whom, (rows, 1, T, T) bool: what came before in one's own segment and prompt."""
+    prompt = segment - segment % n_segments
+    query, key = segment[:, :, None], segment[:, None, :]
+    is_visible = (key == query) | (key == prompt[:, :, None])
     causal = torch.ones(is_visible.shape[1:], dtype=torch.bool, device=segment.device).tril()
     return (is_visible & causal)[:, None]
 

@@ -158,7 +158,7 @@ def pair_logps(
     beside = {need: answers for need, answers in given.items() if answers}
     sides = [*pairs, *beside.values()]
     if share_prompts:
-        batch = pack_answers(sides, device)
+        batch = pack_answers(sides, device, fold=bool(beside))
     else:
         batch = pack(list(chain.from_iterable(sides)), device)
     logps = (attributed_logps if data.attribute else response_logps)(model, batch)
