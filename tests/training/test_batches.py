@@ -2,7 +2,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dpo_diag.training.batches import by_length, epoch_order, pack, pack_pairs, step_units
+from dpo_diag.training.batches import (
+    by_length,
+    epoch_order,
+    pack,
+    pack_answers,
+    pack_pairs,
+    step_units,
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,34 @@ def test_a_pair_in_one_row_by_hand() -> None:
     assert batch.rows.tolist() == [0, 0, 1, 1, 1]
     assert batch.n_tokens.tolist() == [2, 3]
     assert batch.mask[0, 0, 3].tolist() == [True, True, False, True, False]
+
+
+def test_two_prompts_in_one_row_by_hand() -> None:
+    """Stretches of 6, 2 and 3 inputs: the longest goes with the shortest, which saves 2 of 18.
+
+    Row 0 is 5 | 1 2 | 3 4 | 6 (prompt, then answers 1 2 9; 3 4 9; 6 9) and 7 | 8 (an answer 8 9,
+    two of one token, which are no inputs); row 1 is 4 4 | 5. Place 7 (the 8) sees the 7 and
+    itself; the 8 stands at position 1 of its own text.
+    """
+    one, two, three = (
+        [Item((5,), (1, 2, 9)), Item((7,), (8, 9)), Item((4, 4), (5, 9))],
+        [Item((5,), (3, 4, 9)), Item((7,), (9,)), Item((4, 4), (9,))],
+        [Item((5,), (6, 9)), Item((7,), (9,)), Item((4, 4), (9,))],
+    )
+    batch = pack_answers((one, two, three), fold=True)
+    assert batch.input_ids.tolist() == [[5, 1, 2, 3, 4, 6, 7, 8], [4, 4, 5, 0, 0, 0, 0, 0]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 1, 2, 1, 0, 1], [0, 1, 2, 0, 0, 0, 0, 0]]
+    # sequences: 1 2 9; 8 9; 5 9; 3 4 9; 9; 9; 6 9; 9; 9
+    by_hand = [[0, 1, 2], [6, 7], [9, 10], [0, 3, 4], [6], [9], [0, 5], [6], [9]]
+    assert batch.positions.tolist() == [place for places in by_hand for place in places]
+    assert batch.mask[0, 0, 7].tolist() == [False] * 6 + [True] * 2
+    assert batch.mask[0, 0, 5].tolist() == [True, False, False, False, False, True, False, False]
+    assert pack_answers((one, two, three)).input_ids.shape == (3, 6)
+
+
+def test_stretches_of_one_length_keep_rows_of_their_own() -> None:
+    items = [Item((1, 2), (3, 4))] * 4
+    assert pack_answers((items, items, items), fold=True).input_ids.shape == (4, 5)
 
 
 def test_batches_by_length_hold_everything_once_longest_first() -> None:

@@ -1,5 +1,6 @@
 """Log-probs of the lean forward pass against one token at a time, over several architectures."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,8 +8,8 @@ import pytest
 import torch
 
 from dpo_diag.errors import EngineError
-from dpo_diag.training.batches import pack, pack_pairs
-from dpo_diag.training.forward import response_logps, shares_prompts
+from dpo_diag.training.batches import TokenBatch, pack, pack_answers, pack_pairs
+from dpo_diag.training.forward import attributed_logps, response_logps, shares_prompts
 
 SMALL = {
     "vocab_size": 50,
@@ -125,6 +126,103 @@ def test_pairs_with_shared_prompts_equal_the_oracle(kind: str) -> None:
     assert got.tolist() == pytest.approx(
         [oracle(model, item) for item in (*CHOSEN, *REJECTED)], abs=1e-5
     )
+
+
+THIRD = [Item((3, 4, 5), (15, 16, 17, 18, 2)), Item((8,), (2,)), Item((3, 4), (19,))]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "cohere"])
+@torch.no_grad()
+def test_two_prompts_in_one_row_equal_the_oracle(kind: str) -> None:
+    model = make_model(kind)
+    batch = pack_answers((CHOSEN, REJECTED, THIRD), fold=True)
+    assert len(batch.input_ids) == 2
+    assert response_logps(model, batch).sums.tolist() == pytest.approx(
+        [oracle(model, item) for item in (*CHOSEN, *REJECTED, *THIRD)], abs=1e-5
+    )
+
+
+def attribution_oracle(model: Any, item: Item) -> list[float]:
+    """Largest logit at the end of one text of its own, embeddings handed in, softcap included."""
+    text = torch.tensor([[*item.prompt_ids, *item.response_ids[:-1]]])
+    embeddings = model.get_input_embeddings()(text).detach().requires_grad_()
+    model(inputs_embeds=embeddings).logits[0, -1].max().backward()
+    norms = embeddings.grad[0].abs().sum(-1)
+    return [*norms[len(item.prompt_ids) :].tolist(), 0.0]
+
+
+def batches_of_two() -> list[TokenBatch]:
+    """The same six answers unpacked, with shared prompts, and with other answers in between."""
+    return [
+        pack([*CHOSEN, *REJECTED]),
+        pack_pairs(CHOSEN, REJECTED),
+        pack_answers((CHOSEN, REJECTED, THIRD), fold=True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    # gemma2's windowed attention does not share prompts
+    [*itertools.product(("llama", "gpt2", "opt", "cohere"), (0, 1, 2)), ("gemma2", 0)],
+)
+def test_attributions_equal_an_oracle_that_takes_one_text_at_a_time(kind: str, way: int) -> None:
+    """As shares of an answer: cohere scales and gemma2 caps its logits, a factor per answer."""
+    model, batch = make_model(kind), batches_of_two()[way]
+    got = attributed_logps(model, batch).attribution
+    for row, item in enumerate((*CHOSEN, *REJECTED)):
+        expected = torch.tensor(attribution_oracle(model, item))
+        found = got[row, : len(expected)]
+        if kind not in ("cohere", "gemma2"):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        if len(expected) > 1:
+            torch.testing.assert_close(found / found.sum(), expected / expected.sum())
+        assert (got[row, len(expected) :] == 0).all()
+
+
+def test_attribution_leaves_log_probs_and_weight_gradients_alone() -> None:
+    grads, sums = [], []
+    for measure in (response_logps, attributed_logps):
+        model = make_model("llama")
+        logps = measure(model, pack_pairs(CHOSEN, REJECTED))
+        (logps.sums * torch.arange(1.0, 7.0)).sum().backward()
+        grads.append([p.grad for p in model.parameters()])
+        sums.append(logps.sums.detach())
+    assert torch.equal(*sums)
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_attribution_has_no_gradient_and_needs_none_recorded() -> None:
+    model = make_model("llama")
+    recorded = attributed_logps(model, pack(ITEMS))
+    assert not recorded.attribution.requires_grad
+    with torch.no_grad():
+        quiet = attributed_logps(model, pack(ITEMS))
+    assert not quiet.sums.requires_grad
+    assert quiet.sums.dtype == torch.float64
+    torch.testing.assert_close(quiet.attribution, recorded.attribution)
+    model.get_input_embeddings().requires_grad_(False)
+    torch.testing.assert_close(attributed_logps(model, pack(ITEMS)).attribution, quiet.attribution)
+
+
+def test_attribution_under_gradient_checkpointing_is_the_same() -> None:
+    results = []
+    for is_checkpointed in (False, True):
+        model = make_model("llama").train()
+        if is_checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        logps = attributed_logps(model, pack(ITEMS))
+        logps.sums.sum().backward()
+        results.append((logps.attribution, *(p.grad for p in model.parameters())))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_model_that_bypasses_its_embeddings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("llama")
+    monkeypatch.setattr(model, "get_input_embeddings", lambda: torch.nn.Embedding(50, 16))
+    with pytest.raises(EngineError, match="no token can be attributed"):
+        attributed_logps(model, pack(ITEMS))
 
 
 def test_gradients_with_shared_prompts_are_the_same() -> None:
