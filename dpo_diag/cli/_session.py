@@ -20,6 +20,7 @@ from dpo_diag.errors import DpoDiagError
 if TYPE_CHECKING:
     from dpo_diag.checkpoints import Checkpoint
     from dpo_diag.costs._base import Cost
+    from dpo_diag.oracles._base import Oracle
     from dpo_diag.pairs import PairSet, PromptSet
     from dpo_diag.pipeline.work import EngineChoice, Work
 
@@ -173,6 +174,46 @@ def cost_from(text: str) -> Cost:
 
     name, parameters = named_parameters(text, "--cost")
     return build(registry.load("costs", name), parameters)
+
+
+def oracles_from(options: Mapping[str, Any]) -> tuple[Oracle, ...]:
+    """The oracles of every ``--oracle NAME`` or ``NAME:key=value,key=value``.
+
+    Raises:
+        DpoDiagError: none was named, no such oracle, a parameter that it does not have.
+    """
+    from dpo_diag import registry
+
+    if not options["oracles"]:
+        known = ", ".join(registry.names("oracles"))
+        raise DpoDiagError(f"give --oracle NAME; there are {known}.")
+    return tuple(
+        registry.build("oracles", *named_parameters(text, "--oracle"))
+        for text in options["oracles"]
+    )
+
+
+def opponent_from(options: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The opponent of ``--against``, else the first checkpoint's reference.
+
+    Raises:
+        DpoDiagError: neither is there.
+    """
+    from dpo_diag.checkpoints import resolve_checkpoint
+
+    source = options.get("against")
+    if not source:
+        reference = checkpoints[0].reference
+        if reference is None:
+            raise DpoDiagError(
+                f"{checkpoints[0].model.name} does not say what it was trained from; give "
+                "--against CKPT, the model to win against."
+            )
+        source = reference.adapter or reference.path
+        say(f"Win rates are against the reference {reference.name}.")
+    found = resolve_checkpoint(str(source))
+    same = [c for c in checkpoints if c.model.fingerprint == found.model.fingerprint]
+    return same[0] if same else found
 
 
 def named_parameters(text: str, where: str) -> tuple[str, dict[str, Any]]:

@@ -121,10 +121,31 @@ def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+_PROMPTS = click.option("--prompts", help="Prompts to sample on; default: the pairs' prompts.")
+_DRAWS = (
+    click.option("--max-new-tokens", type=SIZE, default=64, show_default=True),
+    click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True),
+    click.option(
+        "--top-p",
+        type=click.FloatRange(min=0, max=1, min_open=True),
+        default=1.0,
+        show_default=True,
+    ),
+)
+
+
+def draw_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Prompts and how many answers to each, without costs."""
+    samples = click.option(
+        "-n", "--samples", type=SIZE, default=8, show_default=True, help="Per prompt and model."
+    )
+    return _stack(_PROMPTS, samples, *_DRAWS)(function)
+
+
 def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Prompts, costs and how many samples."""
     return _stack(
-        click.option("--prompts", help="Prompts to sample on; default: the pairs' prompts."),
+        _PROMPTS,
         click.option(
             "--cost",
             "costs",
@@ -141,14 +162,7 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--confirm", type=COUNT, default=128, show_default=True, help="Fresh samples for each."
         ),
-        click.option("--max-new-tokens", type=SIZE, default=64, show_default=True),
-        click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True),
-        click.option(
-            "--top-p",
-            type=click.FloatRange(min=0, max=1, min_open=True),
-            default=1.0,
-            show_default=True,
-        ),
+        *_DRAWS,
         click.option(
             "--threshold", type=float, help="Cost limit per prompt; default: the cost's own zero."
         ),

@@ -51,6 +51,8 @@ class Evidence:
         prompts: prompts that were sampled on.
         safety: samples and their costs.
         plan: how the samples were drawn.
+        samples: answers without costs, where win rates need no more.
+        win_rates: win rates of the models' answers by oracle.
         notes: lines for the report.
     """
 
@@ -61,6 +63,8 @@ class Evidence:
     prompts: PromptSet | None = None
     safety: SafetyRows | None = None
     plan: SafetyPlan | None = None
+    samples: pd.DataFrame | None = None
+    win_rates: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -76,6 +80,10 @@ class Evidence:
         if self.safety is not None:
             found["Samples"] = self.safety.samples
             found["SampleCosts"] = self.safety.costs
+        elif self.samples is not None:
+            found["Samples"] = self.samples
+        if self.win_rates is not None:
+            found["WinRates"] = self.win_rates
         return found
 
 

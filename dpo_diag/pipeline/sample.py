@@ -4,7 +4,7 @@ Start reading at ``safety_rows``: search samples on every prompt, fresh samples 
 """
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -116,12 +116,32 @@ def sample_models(
     settings: SamplingSettings,
     choice: EngineChoice,
     work: Work,
+    *,
+    seeds: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """SAMPLES of every checkpoint's final weights on every prompt, with one engine start."""
+    """SAMPLES of every checkpoint's final weights on every prompt, with one engine start.
+
+    Args:
+        checkpoints: models to sample from.
+        prompts: what to ask.
+        settings: sampling settings.
+        choice: engine.
+        work: store, cache and voice.
+        seeds: model_id to its own seed, where models must not share their random numbers.
+    """
+    own = seeds or {}
     templates = {c.model.model_id: c.template for c in checkpoints}
     with EnginePool(choice, "sample", work) as pool:
         sampler = _Sampler(pool, templates)
-        parts = [sampler.draw(c.model, prompts.frame, settings, SEARCH) for c in checkpoints]
+        parts = [
+            sampler.draw(
+                c.model,
+                prompts.frame,
+                replace(settings, seed=own.get(c.model.model_id, settings.seed)),
+                SEARCH,
+            )
+            for c in checkpoints
+        ]
     return concat(parts, SAMPLES)
 
 

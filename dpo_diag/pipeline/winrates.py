@@ -1,8 +1,8 @@
 """Samples to win rates: how often a model's answers are preferred to another's, by whose judgement.
 
 Every answer of a prompt is put before every oracle once, as one matrix of preferences per prompt;
-all models' win rates follow from it by counting. Nothing here runs a model. Start reading at
-``win_rates``.
+all models' win rates follow from it by counting. Start reading at ``win_rates``, which needs no
+model; ``gather_wins`` draws the samples first.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from dpo_diag.checkpoints import Checkpoint
+from dpo_diag.engines._base import SamplingSettings
 from dpo_diag.errors import DataError
 from dpo_diag.oracles._base import Oracle
-from dpo_diag.pipeline.sample import SEARCH
-from dpo_diag.pipeline.work import Bar, no_bar
+from dpo_diag.pairs import PromptSet
+from dpo_diag.pipeline.analyze import Evidence
+from dpo_diag.pipeline.sample import SEARCH, sample_models
+from dpo_diag.pipeline.work import Bar, EngineChoice, Work, no_bar
 from dpo_diag.stats.games import held_out_best
-from dpo_diag.tables import WIN_RATES, concat, validate
+from dpo_diag.tables import WIN_RATES, concat, content_hash, validate
 
 AGAINST, BEST_MODEL, BEST_OF_POOL = "against", "best_model", "best_of_pool"
 MEAN = "mean"
@@ -73,6 +77,8 @@ def win_rates(
 
     Args:
         samples: SAMPLES; only the search phase counts, as fresh samples are of picked prompts.
+            Models drawn with one seed share random numbers: answers of equal index are then
+            coupled, which draws win rates to 1/2 by at most one comparison in K.
         prompts: with the columns ``prompt_id`` and ``prompt``.
         oracles: one per group of judges, names different.
         opponents: model_ids with samples.
@@ -97,6 +103,45 @@ def win_rates(
     rows = concat(parts, WIN_RATES).drop(columns=["domain", "split"], errors="ignore")
     rows = rows.join(where, on="prompt_id")
     return validate(rows[list(WIN_RATES.column_names)], WIN_RATES)
+
+
+def gather_wins(
+    checkpoints: Sequence[Checkpoint],
+    opponent: Checkpoint,
+    prompts: PromptSet,
+    oracles: Sequence[Oracle],
+    *,
+    settings: SamplingSettings,
+    choice: EngineChoice,
+    work: Work,
+) -> Evidence:
+    """Answers of the models and the opponent, drawn where the store lacks them, and win rates.
+
+    Every model has a seed of its own, from the settings' seed and its weights.
+
+    Raises:
+        DataError: two checkpoints are the same model, and as in ``win_rates``.
+    """
+    _oracle_names(oracles)  # before any model is loaded
+    models = {c.model.model_id: c for c in checkpoints}
+    if len(models) < len(checkpoints):
+        raise DataError("two checkpoints are the same model; name each checkpoint once.")
+    models[opponent.model.model_id] = opponent
+    seeds = {
+        name: int(content_hash([settings.seed, c.model.fingerprint])[:8], 16)
+        for name, c in models.items()
+    }
+    samples = sample_models(list(models.values()), prompts, settings, choice, work, seeds=seeds)
+    rows = win_rates(
+        samples, prompts.frame, oracles, opponents=[opponent.model.model_id], bar=work.bar
+    )
+    return Evidence(
+        tuple(models.values()),
+        prompts=prompts,
+        samples=samples,
+        win_rates=rows,
+        notes=tuple(f"Oracle {o.name} does not see: {o.blindness}." for o in oracles),
+    )
 
 
 def prompt_wins(
