@@ -8,7 +8,7 @@ import click
 from dpo_diag.cli import _session
 
 
-def _sandbox(out: Path, seeds: int, workers: int, engine: str) -> Path:
+def _sandbox(out: Path, seeds: int, workers: int, engine: str, **_: Any) -> Path:
     from dpo_diag.pipeline.demo import run_demo
 
     return run_demo(out, seeds, workers, engine, _session.say)
@@ -20,8 +20,18 @@ def _bandit(out: Path, **_: Any) -> Path:
     return run_bandit(out)
 
 
+def _variants(out: Path, seeds: int, workers: int, methods: str, **_: Any) -> Path:
+    from dpo_diag.pipeline.grid_plan import sandbox_plan
+    from dpo_diag.pipeline.grid_report import write_grid_report
+    from dpo_diag.pipeline.grid_run import run_grid
+
+    plan = sandbox_plan().of([m.strip() for m in methods.split(",") if m.strip()], seeds)
+    chosen = run_grid(out, plan, workers, _session.say)
+    return write_grid_report(out, plan, chosen, _session.say)
+
+
 # what can be demonstrated: the function gets the options and returns the path of the report
-_STORIES = {"sandbox": _sandbox, "bandit": _bandit}
+_STORIES = {"sandbox": _sandbox, "bandit": _bandit, "variants": _variants}
 
 
 @click.command("demo")
@@ -29,6 +39,7 @@ _STORIES = {"sandbox": _sandbox, "bandit": _bandit}
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--seeds", type=int, default=1, show_default=True, help="Training seeds per variant.")
 @click.option("--workers", type=int, default=0, help="Trainings at once; 0: one per core.")
+@click.option("--methods", default="", help="Rows of the grid of variants, by comma; default: all.")
 @click.option(
     "--engine", default="auto", show_default=True, help="Engine for sampling and scoring."
 )
@@ -37,7 +48,9 @@ def command(what: str, **options: Any) -> None:
 
     Each step is a command that you could type; it is shown, and skipped when it is done already.
 
-    WHAT is sandbox (as above, the default) or bandit: the whole point on three responses and one
-    parameter, solved exactly, in one figure and a few seconds; it takes --out only.
+    WHAT is sandbox (as above, the default); bandit: the whole point on three responses and one
+    parameter, solved exactly, in one figure and a few seconds, with --out only; or variants: every
+    method of the survey over --seeds training seeds on the sandbox, its strength chosen on
+    validation prompts, and which of the claims made for it hold. What is done is not done again.
     """
     click.echo(_STORIES[what](**options))

@@ -23,7 +23,7 @@ from dpo_diag.errors import DpoDiagError
 from dpo_diag.pairs import PairSet, read_pairs, read_prompts
 from dpo_diag.pipeline.grid_measure import Measure, Plan
 from dpo_diag.pipeline.grid_plan import FLIP, STRENGTH, GridPlan, Run
-from dpo_diag.pipeline.sandbox import make_sandbox
+from dpo_diag.pipeline.grid_prepare import SAMPLES, prepare, selected_path
 from dpo_diag.pipeline.work import Say
 from dpo_diag.store import RowStore
 from dpo_diag.tables import content_hash, write_text
@@ -57,7 +57,7 @@ def run_grid(root: Path, plan: GridPlan, workers: int, say: Say) -> dict[str, An
         DpoDiagError: a run failed; the others' results are kept.
     """
     workers = workers or os.cpu_count() or 1
-    make_sandbox(root)
+    prepare(root, plan, say)
     with _pool(root, plan, workers) as pool:
         _finish(pool, root, plan, list(plan.strength_runs()), say)
         chosen = chosen_strengths(root, plan)
@@ -174,6 +174,8 @@ def _work(run: Run) -> float:
 
 def training_pairs(run: Run, root: Path) -> PairSet:
     """The pairs that a run trains on: the method's table, or what its selector keeps of it."""
+    if run.method.select:
+        return read_pairs(str(selected_path(root, run.method)))
     return read_pairs(str(root / f"{run.method.pairs}.jsonl"))
 
 
@@ -186,7 +188,7 @@ def inputs_of(run: Run, plan: GridPlan, root: Path) -> Inputs:
     if needs.unlabelled:
         unlabelled = _jsonl(root / "unlabelled.jsonl")
     if needs.sample_table:
-        samples = _jsonl(root / "samples.jsonl")
+        samples = _jsonl(root / SAMPLES)
     return Inputs(prompts, unlabelled, samples)
 
 
