@@ -104,6 +104,10 @@ class SampleSteps:
         if variant.needs.reference:
             policy.freeze_reference()
         self._ids = prompts["prompt_id"].tolist()
+        self.counts = {"prompts": len(prompts)}
+        left_out = frame["prompt_id"].nunique() - len(prompts)
+        if left_out:
+            self.counts["prompts_without_reference_answer"] = int(left_out)
         self._hash = _hash_of(prompts)
         self._prompt_ids = encoded_prompts(prompts, material)
         self._per_round = min(section.prompts_per_round, len(self._ids))

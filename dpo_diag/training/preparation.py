@@ -24,6 +24,7 @@ from dpo_diag.training.policy import Policy, load_policy
 from dpo_diag.training.recipe import Recipe
 from dpo_diag.training.recipe_file import dump_recipe
 from dpo_diag.training.runs import RunFolder
+from dpo_diag.training.sample_table import SampleTableSteps
 from dpo_diag.training.sources._base import has_source
 from dpo_diag.training.steps import PairSteps, Steps, schedule
 from dpo_diag.variants._base import Needs, Variant
@@ -40,6 +41,7 @@ _PROVIDED = {
     "online_pairs",
     "history",
     "reference_answers",
+    "sample_table",
     "pair_state",
     "couples_batch",
 }
@@ -93,6 +95,8 @@ def prepare(
         RecipeError, DataError, CheckpointError, EngineError: as ``loop.train``.
     """
     variant = recipe.build_variant()
+    if recipe.players is not None:
+        raise RecipeError("a recipe with [players] is several runs: see players.train_players.")
     _require_provided(variant)
     inputs = inputs or Inputs()
     training, validation = _splits(pairs.frame)
@@ -124,11 +128,14 @@ def _steps(training: pd.DataFrame, material: Material) -> tuple[Steps, Mapping[s
     policy, variant, recipe = material.policy, material.variant, material.recipe
     if variant.needs.online_samples:
         asked = asked_prompts(training, material.inputs)
-        steps: Steps = SampleSteps(asked, material)
-        return steps, {"prompts": int(asked["prompt_id"].nunique())}
+        sampled = SampleSteps(asked, material)
+        return sampled, sampled.counts
     if variant.needs.online_pairs:
         asked = asked_prompts(training, material.inputs)
         return PreferenceSteps(asked, material), {"prompts": int(asked["prompt_id"].nunique())}
+    if variant.needs.sample_table:
+        table = SampleTableSteps(material)
+        return table, table.counts
     data = prepare_pairs(training, material, is_training=True)
     if not len(data):
         raise DataError(

@@ -19,8 +19,8 @@ By hand: rewards .9 and .5, costs .3 and -.1, lr 1 and 0, lambda 2, kappa .1. A_
 +-.3, A_lr = +-1; e = +-(.4 - .6 - .1) / 3 = -+.1; loss .005 each.
 
 What this code cannot check: that the table holds answers worth moving to (the policy is told
-nothing about others), that it was drawn by the policy named, and that zero cost is where acceptable
-ends. With few samples the weights of the multiplier rest on one of them.
+nothing about others), that the starting model drew it (its log-probs are the behaviour's), and that
+zero cost is where acceptable ends. With few samples the multiplier's weights rest on one of them.
 
 Source: ours, after RePO, arXiv 2410.19933 (see ``repo`` on what of it is verified), for the cost;
 regressing relative log-ratios on relative rewards is known from REBEL, arXiv 2404.16767 (from
@@ -41,7 +41,6 @@ from dpo_diag.variants._base import (
     SampleLogps,
     TrainingFacts,
     Variant,
-    require,
 )
 from dpo_diag.variants._prompt_groups import groups, less_others, prompt_sums
 
@@ -54,7 +53,6 @@ class RepoOffline(Variant):
         kappa: reward units that one nat of log-ratio stands for; the smaller, the further the
             policy goes.
         rectify: ``sample`` or ``prompt``, what the positive part is taken of.
-        threshold: subtracted from the table's costs; what is above it violates the constraint.
         lambda_init: multiplier before the first step.
         lambda_max: its cap.
         eta: growth of the multiplier per step and unit of rectified cost.
@@ -62,24 +60,16 @@ class RepoOffline(Variant):
 
     kappa: float = 0.05
     rectify: str = "sample"
-    threshold: float = 0.0
     lambda_init: float = 1.0
     lambda_max: float = 10.0
     eta: float = 0.1
 
     needs: ClassVar[Needs] = Needs(reference=True, sample_table=True)
     source: ClassVar[str] = "ours, after RePO, arXiv 2410.19933; not the paper's algorithm"
-    ranges: ClassVar[Mapping[str, str]] = {
-        **_rectified.RANGES,
-        "threshold": "any finite number, in cost units",
-    }
+    ranges: ClassVar[Mapping[str, str]] = _rectified.RANGES
 
     def __post_init__(self) -> None:
         _rectified.check(self)
-        require(
-            abs(self.threshold) < float("inf"),
-            f"repo_offline: threshold must be a finite number, got {self.threshold}.",
-        )
 
     def sample_losses(self, batch: SampleLogps, state: Any = None) -> torch.Tensor:
         """``e^2 / 2`` of each sample, shape (N,), lower better; see the module.
@@ -89,7 +79,7 @@ class RepoOffline(Variant):
         multiplier = self.lambda_init if state is None else float(state["lambda"])
         index = batch.prompt_index
         wanted = less_others(batch.reward, index) - multiplier * _rectified.cost_advantages(
-            self._above(batch), index, self.rectify
+            batch.cost, index, self.rectify
         )
         implied = self.kappa * less_others(batch.policy - batch.ref, index)
         return 0.5 * ((wanted - implied) / (1.0 + multiplier)) ** 2
@@ -120,18 +110,19 @@ class RepoOffline(Variant):
         towards the table's own mean when they are few.
         """
         with torch.no_grad():
-            index, cost = batch.prompt_index, self._above(batch)
+            index, cost = batch.prompt_index, batch.cost
             if self.rectify == "sample":
                 cost = cost.clamp(min=0.0)
             expected = prompt_sums(_shares(batch.policy - batch.behaviour, index) * cost, index)
             return float(expected.clamp(min=0.0).mean())
 
+    def sample_metrics(self, batch: SampleLogps) -> dict[str, torch.Tensor]:
+        """The log-ratio to the reference, in nats."""
+        return {"logratio": (batch.policy - batch.ref).detach()}
+
     def metrics(self, state: Any) -> dict[str, float]:
         """The multiplier and the estimate that it last grew by, once there is one."""
         return {key: value for key, value in state.items() if math.isfinite(value)}
-
-    def _above(self, batch: SampleLogps) -> torch.Tensor:
-        return batch.cost - self.threshold
 
 
 def _shares(log_ratio: torch.Tensor, prompt_index: torch.Tensor) -> torch.Tensor:

@@ -77,13 +77,6 @@ def test_a_very_safe_sample_cannot_pay_for_an_unsafe_one() -> None:
     assert RepoOffline(rectify="prompt").sample_losses(batch).tolist() == [0.0, 0.0]
 
 
-def test_the_threshold_is_subtracted_from_the_tables_costs() -> None:
-    """Costs .6 and .2 above .2: [C]+ = .4 and 0, as costs .4 and 0 at threshold 0."""
-    one = RepoOffline(threshold=0.2).sample_losses(samples([0.0, 0.5], [0.6, 0.2]))
-    other = RepoOffline().sample_losses(samples([0.0, 0.5], [0.4, 0.0]))
-    assert one.tolist() == pytest.approx(other.tolist())
-
-
 def test_multiplier_grows_by_the_cost_that_the_policy_of_now_would_have() -> None:
     """Costs .4 and -1, the policy three times as likely as the table's on the safe one.
 
@@ -122,8 +115,6 @@ def test_multiplier_stops_at_its_cap_and_nothing_is_logged_before_the_first_step
     [
         ("kappa", 0.0),
         ("rectify", "batch"),
-        ("threshold", math.inf),
-        ("threshold", math.nan),
         ("lambda_init", 11.0),
         ("lambda_max", 0.0),
         ("eta", -0.1),
