@@ -1,7 +1,9 @@
 """Pairs at random: the honest baseline of every selector, and the seed set of ``bees``.
 
 A selector that does not beat it on the same number of pairs selects nothing. The draw goes by the
-pairs' ids, so that it does not hang on the order of the file.
+pairs' ids, so that it does not hang on the order of the file. Of one seed a smaller choice lies
+within a larger one: give the baseline another seed than the seed set, or it is made of pairs that
+the seed run has seen.
 
 Source: none. Needs: nothing but the pairs.
 """
