@@ -24,6 +24,8 @@ from dpo_diag.model_folders import (
 )
 from dpo_diag.weights import ADAPTER_CONFIG, fingerprint, has_weights, is_adapter, read_json
 
+TRAINER_STATE = "trainer_state.json"
+
 # Tags that TRL's preference trainers with a reference model put on their model cards, and the
 # variant whose implicit reward beta * (log-ratio) is theirs.
 _TRL_VARIANTS = {"dpo": "dpo", "online-dpo": "dpo"}
@@ -274,6 +276,22 @@ def find_pairs(run: Run, given: Path | str | None) -> str | None:
         path, why = None, "not recorded in the folder"
     run.found.append(f"pairs: {path} ({why})" if path else f"pairs: {why}")
     return path
+
+
+def find_pair_counts(run: Run) -> None:
+    """What our own run did to its pairs: kept, swapped, dropped, flipped; 0 is not said."""
+    files = [f / TRAINER_STATE for f in (run.place.folder, run.folder)]
+    file = next((f for f in files if f.is_file()), None)
+    if run.manifest is None or file is None:
+        return
+    counts = read_json(file).get("pair_counts")
+    if isinstance(counts, dict):
+        said = [f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if n and _is_count(n)]
+        run.found.append(f"pair counts: {', '.join(said) or 'none'} ({TRAINER_STATE})")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _texts(value: Any) -> list[str]:

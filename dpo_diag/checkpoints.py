@@ -14,6 +14,7 @@ from typing import Any
 
 from dpo_diag.checkpoint_reading import (
     find_method,
+    find_pair_counts,
     find_pairs,
     find_policy,
     find_reference,
@@ -118,6 +119,8 @@ def resolve_checkpoint(
     model = find_policy(run)
     resolved = find_reference(run, model, reference)
     name, values = find_method(run, beta, variant, parameters)
+    training_pairs = find_pairs(run, pairs)
+    find_pair_counts(run)
     return Checkpoint(
         model=model,
         layout=layout_of(run, model),
@@ -126,7 +129,7 @@ def resolve_checkpoint(
         beta=values.get("beta"),
         variant=name,
         parameters=values,
-        pairs=find_pairs(run, pairs),
+        pairs=training_pairs,
         template=run.manifest.template if run.manifest else None,
         found=tuple(run.found),
         manifest=run.manifest,

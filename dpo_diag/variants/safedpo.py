@@ -20,6 +20,10 @@ prompt, which the theory assumes, and that the bits are right: it cannot undo a 
 annotator marked. Not verified against authors' code, which was not found; the paper's settings
 beyond the main text (delta 10 swept over 0 to 20, 3 epochs, 1e-6) are known second-hand.
 
+Where to look: what was kept, swapped and dropped is in the run's ``trainer_state.json`` under
+``pair_counts``, and every diagnosis says it beside the checkpoint. Over-refusal cannot be seen in
+training: `dpo-diag safety` measures it, as ``refusal_rate`` on the slice ``intent=benign``.
+
 Source: arXiv 2505.20065, transformation T and equation of the loss L(theta; Delta). Needs: the
 reference and both safety bits.
 """
