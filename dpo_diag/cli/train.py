@@ -18,6 +18,7 @@ from dpo_diag.cli import _session
 @click.option("--label", type=click.Choice(["better", "safer"]), default="better")
 @click.option("--prompts", help="Prompts of an on-policy variant; default: the training pairs'.")
 @click.option("--unlabelled", help="Answers without preferences, for a variant that needs them.")
+@click.option("--samples", help="Scored samples, for a variant that learns from a fixed table.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--store",
@@ -33,7 +34,10 @@ from dpo_diag.cli import _session
 def command(**options: Any) -> None:
     """Train VARIANT with its defaults, or a RECIPE file, on preference pairs.
 
-    Writes a folder that transformers, TRL and every other dpo-diag command read.
+    Writes a folder that transformers, TRL and every other dpo-diag command read. A recipe with
+    [players] trains several policies in turns, each answering to its own oracle, into OUT/PLAYER;
+    no convergence or Nash guarantee is known for that, and OUT/players.json says what each could
+    still gain by deviating.
     """
     from dpo_diag.pipeline.train import run_training
 

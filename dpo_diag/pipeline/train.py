@@ -12,6 +12,7 @@ from dpo_diag.pairs import PromptSet, read_pairs, read_prompts
 from dpo_diag.pipeline.work import Work
 from dpo_diag.training.inputs import Inputs
 from dpo_diag.training.loop import TrainProgress, train
+from dpo_diag.training.players import NOTE, train_players
 from dpo_diag.training.recipe import Recipe
 from dpo_diag.training.recipe_file import (
     OPTIMIZER_DEFAULTS,
@@ -22,11 +23,11 @@ from dpo_diag.training.recipe_file import (
 
 
 def run_training(options: Mapping[str, Any], work: Work) -> Path:
-    """Read recipe and pairs, train, and give the run's folder.
+    """Read recipe and pairs, train, and give the run's folder (with ``[players]``, of all).
 
     Args:
         options: of the command line: ``recipe``, ``model``, ``reference``, ``pairs``,
-            ``pair_format``, ``label``, ``prompts``, ``unlabelled``, ``out``, ``seed``,
+            ``pair_format``, ``label``, ``prompts``, ``unlabelled``, ``samples``, ``out``, ``seed``,
             ``overrides``, ``resume``.
         work: store of reference rows, voice, progress bar.
     """
@@ -40,6 +41,9 @@ def run_training(options: Mapping[str, Any], work: Work) -> Path:
     for note in pairs.notes:
         work.say(note)
     inputs = inputs_from(options, work)
+    start = train if recipe.players is None else train_players
+    if recipe.players is not None:
+        work.say(f"{NOTE}; players.json says what each could still gain by deviating.")
     done = 0
     with work.bar(f"training {recipe.variant.name}", 0) as advance:
 
@@ -48,7 +52,7 @@ def run_training(options: Mapping[str, Any], work: Work) -> Path:
             advance(state.step - done)
             done = state.step
 
-        return train(
+        return start(
             recipe,
             pairs,
             out=options["out"],
@@ -63,11 +67,11 @@ def inputs_from(options: Mapping[str, Any], work: Work) -> Inputs:
     """The data beside the pairs, as far as the command line names any.
 
     Args:
-        options: of the command line: ``prompts``, ``unlabelled``; a missing or empty one gives
-            None.
+        options: of the command line: ``prompts``, ``unlabelled``, ``samples``; a missing or empty
+            one gives None.
         work: is told what was read.
     """
-    prompts = unlabelled = None
+    prompts = unlabelled = samples = None
     if options.get("prompts"):
         prompts = training_prompts(options["prompts"])
         for note in prompts.notes:
@@ -75,7 +79,10 @@ def inputs_from(options: Mapping[str, Any], work: Work) -> Inputs:
     if options.get("unlabelled"):
         unlabelled = read_answers(options["unlabelled"], stem="unlabelled")
         work.say(f"{options['unlabelled']}: {len(unlabelled)} answers without preferences.")
-    return Inputs(prompts=prompts, unlabelled=unlabelled)
+    if options.get("samples"):
+        samples = read_answers(options["samples"], stem="samples")
+        work.say(f"{options['samples']}: {len(samples)} samples.")
+    return Inputs(prompts=prompts, unlabelled=unlabelled, samples=samples)
 
 
 def training_prompts(source: str) -> PromptSet:

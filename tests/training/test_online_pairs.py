@@ -341,7 +341,7 @@ def test_resume_refuses_other_prompts(play: MakeRecipe, pairs: PairSet, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["inpo", "mnpo"])
-def test_a_preferred_word_is_learned(
+def test_the_preferred_letter_is_learned(
     play: MakeRecipe, pairs: PairSet, tmp_path: Path, variant: str
 ) -> None:
     made = play(
@@ -353,4 +353,4 @@ def test_a_preferred_word_is_learned(
     rows = [row for row in log_of(run) if "kl" in row]
     assert rows[0]["kl"] < rows[-1]["kl"]
     late = [row["earlier_win_rate"] for row in rows if "earlier_win_rate" in row]
-    assert min(late) < 0.5  # an earlier policy loses against a later one
+    assert np.mean(late) < 0.5  # an earlier policy loses against a later one
