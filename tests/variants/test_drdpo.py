@@ -61,6 +61,17 @@ def test_a_batch_that_is_all_wrong_keeps_its_gradient(with_logratios: Maker) -> 
     assert batch.policy_chosen.grad.tolist() == pytest.approx([-0.5, -0.5])
 
 
+def test_a_very_wrong_pair_among_right_ones_is_forgotten_without_overflow(
+    with_logratios: Maker,
+) -> None:
+    """Losses 0, 0, 0 and 2000: -log(3/4) = .287682, and no gradient of the last pair is left."""
+    batch = with_logratios([1000.0] * 3 + [-1000.0], [-1000.0] * 3 + [1000.0])
+    values = Drdpo(beta=1.0, temperature=1.0).losses(batch)
+    values.mean().backward()
+    assert values.tolist() == pytest.approx([0.287682] * 4, abs=5e-7)
+    assert batch.policy_chosen.grad.tolist() == [0.0] * 4
+
+
 @pytest.mark.parametrize("field", ["beta", "temperature"])
 def test_values_out_of_range_are_refused(field: str) -> None:
     with pytest.raises(RecipeError, match=f"{field} must be greater than 0"):

@@ -76,6 +76,20 @@ def test_share_is_zero_where_nothing_is_told_apart_and_nan_without_pairs() -> No
     assert math.isnan(mislabelled_share(torch.zeros(0)))
 
 
+def test_logged_share_is_of_running_means_by_hand(with_logratios: Maker) -> None:
+    """First step p = 1, 1, second p = 1, 0; the older step counts .9 as much.
+
+    After one step 0; after two, mean p = (.9 * 1 + 1 * .5) / 1.9 = .736842, as are those of p^2 and
+    p^3, so the share is .263158.
+    """
+    variant = HolderDpo(beta=1.0)
+    state = variant.init_state(TrainingFacts(n_pairs=2))
+    state = variant.update_state(with_logratios([90.0, 90.0], [0.0, 0.0]), state)
+    assert variant.metrics(state)["mislabelled_share"] == pytest.approx(0.0, abs=1e-12)
+    state = variant.update_state(with_logratios([90.0, -90.0], [0.0, 0.0]), state)
+    assert variant.metrics(state)["mislabelled_share"] == pytest.approx(0.263158, abs=5e-7)
+
+
 def test_a_loss_of_planted_flips_settles_on_the_true_order_and_the_share_is_logged(
     with_logratios: Maker,
 ) -> None:
