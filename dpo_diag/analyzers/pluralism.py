@@ -283,7 +283,7 @@ def _notes(
     notes = [f"Win rates are against {opponent}."] if opponent else []
     for model, columns in by_model.items():
         means = columns["win_rate"][oracles].mean()
-        if means.notna().any() and len(oracles) > 1:
+        if means.max() - means.min() > 1e-9:  # equal groups have no worst one
             notes.append(f"{model}: the worst group is {means.idxmin()}.")
     if len(oracles) == 1:
         notes.append("One oracle only: there is no disagreement to see.")

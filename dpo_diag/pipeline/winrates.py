@@ -76,7 +76,9 @@ def win_rates(
     not in the set may do better.
 
     Args:
-        samples: SAMPLES; only the search phase counts, as fresh samples are of picked prompts.
+        samples: SAMPLES, or ``model_id``, ``prompt_id``, ``sample_index`` and ``response`` of them
+            (then the prompts tell domain and split); only the search phase counts, as fresh
+            samples are of picked prompts.
             Models drawn with one seed share random numbers: answers of equal index are then
             coupled, which draws win rates to 1/2 by at most one comparison in K.
         prompts: with the columns ``prompt_id`` and ``prompt``.
@@ -99,7 +101,8 @@ def win_rates(
                 )
     parts = [_against(wins, opponent) for opponent in dict.fromkeys(opponents)]
     parts += [_best_model(wins, named), _best_of_pool(wins)]
-    where = samples.drop_duplicates("prompt_id").set_index("prompt_id")[["domain", "split"]]
+    told = samples if {"domain", "split"} <= set(samples.columns) else prompts
+    where = told.drop_duplicates("prompt_id").set_index("prompt_id")[["domain", "split"]]
     rows = concat(parts, WIN_RATES).drop(columns=["domain", "split"], errors="ignore")
     rows = rows.join(where, on="prompt_id")
     return validate(rows[list(WIN_RATES.column_names)], WIN_RATES)
@@ -140,7 +143,7 @@ def gather_wins(
         prompts=prompts,
         samples=samples,
         win_rates=rows,
-        notes=tuple(f"Oracle {o.name} does not see: {o.blindness}." for o in oracles),
+        notes=_blindness(oracles),
     )
 
 
@@ -180,6 +183,13 @@ def prompt_wins(
         tuple(models), names, tuple(str(key) for key in groups.groups), models_wins, pool_wins,
         n_samples,
     )  # fmt: skip
+
+
+def _blindness(oracles: Sequence[Oracle]) -> tuple[str, ...]:
+    names: dict[str, list[str]] = {}
+    for oracle in oracles:
+        names.setdefault(oracle.blindness, []).append(oracle.name)
+    return tuple(f"What {', '.join(who)} may miss: {what}." for what, who in names.items())
 
 
 class _Answers(NamedTuple):

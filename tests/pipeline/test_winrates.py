@@ -238,6 +238,14 @@ def test_fresh_samples_of_picked_prompts_do_not_count() -> None:
     pd.testing.assert_frame_equal(one, two)
 
 
+def test_bare_answers_do_where_the_prompts_tell_domain_and_split() -> None:
+    samples = samples_of({"x": [["rock"] * 2] * 2, "y": [["paper"] * 2] * 2})
+    bare = samples[["model_id", "prompt_id", "sample_index", "response"]]
+    asked = prompts_of(samples).assign(domain="in_domain", split="test")
+    one = win_rates(samples, asked, [Circle()], opponents=["y"])
+    pd.testing.assert_frame_equal(win_rates(bare, asked, [Circle()], opponents=["y"]), one)
+
+
 def test_a_prompt_that_a_model_was_not_asked_has_no_row_of_it() -> None:
     samples = samples_of({"x": [["rock"] * 2] * 3, "y": [["paper"] * 2] * 2})
     rows = win_rates(samples, prompts_of(samples), [Circle()], opponents=["y"])
