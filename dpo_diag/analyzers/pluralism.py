@@ -15,8 +15,9 @@ simultaneous over the groups and hold); an exploitability counts only the deviat
 offered, so it is a lower bound in expectation and a small one proves nothing; the answer picked
 from the pool knows the oracle, and a policy could hardly do as well on every prompt.
 
-Source: Bradley-Terry-free win rates and the duality gap as in MNPO, arXiv 2509.23102; worst group
-as in group-robust preference optimisation; estimators ours. Start reading at ``Pluralism.run``.
+Source: the gap against the best deviation is that of MNPO, arXiv 2509.23102, section on the duality
+gap (second-hand); the worst group as a goal is that of group-robust preference optimisation (from
+memory, unverified); estimators ours. Start reading at ``Pluralism.run``.
 """
 
 from collections.abc import Mapping

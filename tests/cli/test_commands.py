@@ -45,7 +45,9 @@ def test_unknown_command_names_the_nearest_and_exits_2(capsys: pytest.CaptureFix
     assert "Did you mean 'reversals'?" in err
 
 
-@pytest.mark.parametrize("family", ["variants", "analyzers", "costs", "engines", "selectors"])
+@pytest.mark.parametrize(
+    "family", ["variants", "analyzers", "costs", "engines", "oracles", "selectors"]
+)
 def test_show_lists_a_family(family: str) -> None:
     shown = CliRunner().invoke(group, ["show", family])
     assert shown.exit_code == 0
