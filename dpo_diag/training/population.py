@@ -41,7 +41,8 @@ def population_optimum(variant: Variant, counts: Counts) -> Optimum:
         counts: how often each pair is compared.
 
     Raises:
-        TrainingError: the search did not settle, or the learned state is not such offsets.
+        TrainingError: the search did not settle, the learned state is not such offsets, or the loss
+            is not a mean over pairs.
     """
     population = bandit.comparisons(counts)
     basis = bandit.null_space()
@@ -50,6 +51,11 @@ def population_optimum(variant: Variant, counts: Counts) -> Optimum:
     state = variant.init_state(facts)
     if variant.needs.pair_state:
         return _joint_minimum(variant, population, state)
+    if variant.needs.couples_batch:
+        raise TrainingError(
+            f"bandit: {variant.name} couples the pairs of a batch, so it has no loss of a "
+            "population; take a variant whose loss is a mean over pairs."
+        )
     theta = bandit.least(lambda thetas: _mean_losses(variant, population, thetas, state))
     return Optimum(theta, np.zeros(3))
 

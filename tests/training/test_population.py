@@ -124,3 +124,8 @@ def test_a_search_that_does_not_settle_is_said_so(monkeypatch: pytest.MonkeyPatc
 def test_state_that_is_not_offsets_in_the_null_space_is_refused() -> None:
     with pytest.raises(TrainingError, match="auxdpo must learn its offsets in a null-space basis"):
         optimum("auxdpo", 1, 1, 10, null_space="penalty")
+
+
+def test_a_loss_that_couples_pairs_is_refused() -> None:
+    with pytest.raises(TrainingError, match="drdpo couples the pairs of a batch"):
+        population_optimum(registry.load("variants", "drdpo")(), Counts(1, 1, 1))

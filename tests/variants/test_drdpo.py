@@ -64,8 +64,8 @@ def test_a_batch_that_is_all_wrong_keeps_its_gradient(with_logratios: Maker) -> 
 def test_a_very_wrong_pair_among_right_ones_is_forgotten_without_overflow(
     with_logratios: Maker,
 ) -> None:
-    """Losses 0, 0, 0 and 2000: -log(3/4) = .287682, and no gradient of the last pair is left."""
-    batch = with_logratios([1000.0] * 3 + [-1000.0], [-1000.0] * 3 + [1000.0])
+    """Losses 0, 0, 0 and 4000: -log(3/4) = .287682, and no gradient of the last pair is left."""
+    batch = with_logratios([2000.0] * 3 + [-2000.0], [-2000.0] * 3 + [2000.0])
     values = Drdpo(beta=1.0, temperature=1.0).losses(batch)
     values.mean().backward()
     assert values.tolist() == pytest.approx([0.287682] * 4, abs=5e-7)
