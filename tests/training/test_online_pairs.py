@@ -1,5 +1,6 @@
 """Rounds of on-policy pairs: who is chosen, what opponents say, that runs learn and resume."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,9 +25,15 @@ from dpo_diag.training.opponents import swapped
 from dpo_diag.training.pair_data import Material
 from dpo_diag.training.policy import load_policy
 from dpo_diag.training.recipe import Recipe
+from dpo_diag.training.recipe_file import load_recipe
 from tests.training.conftest import write_tiny_model
 from tests.training.test_loop import Stop, log_of, stop_after
 
+RECIPES = Path(__file__).parents[2] / "train" / "recipes"
+JUDGE = """
+def prefer(prompts, first, second):
+    return [0.5 + 0.4 * ((a > b) - (a < b)) for a, b in zip(first, second)]
+"""
 MakeRecipe = Callable[..., Recipe]
 
 
@@ -321,6 +328,32 @@ def test_recipes_that_contradict_themselves_are_refused(play: MakeRecipe) -> Non
         play(opponents=("x", "y", "z"))
     with pytest.raises(RecipeError, match=r"online\.pairing must be one of"):
         play(pairing="all")
+
+
+@pytest.mark.parametrize("name", ["inpo", "mnpo"])
+def test_recipe_trains_three_steps(name: str, tmp_path: Path, base: Path, pairs: PairSet) -> None:
+    """The committed recipe as it is, but for the model, the oracle's place and lengths."""
+    made = load_recipe(RECIPES / f"{name}.toml").with_run(model=str(base))
+    oracle = tmp_path / "judge.py"
+    oracle.write_text(JUDGE, encoding="utf-8")
+    made = dataclasses.replace(
+        made,
+        optimizer=dataclasses.replace(
+            made.optimizer, batch_size=4, max_steps=3, learning_rate=1e-3
+        ),
+        online=dataclasses.replace(
+            made.online,
+            oracle_parameters={"target": f"{oracle}:prefer"},
+            prompts_per_round=8,
+            max_new_tokens=8,
+        ),
+        log=dataclasses.replace(made.log, log_every=1),
+    )
+    run = train(made, pairs, out=tmp_path / "run")
+    losses = [row["loss"] for row in log_of(run) if "loss" in row]
+    assert len(losses) == 3 and np.isfinite(losses).all()
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, run))
+    assert not all(torch.equal(before[key], after[key]) for key in before)
 
 
 def test_unknown_oracle_gives_the_nearest_name(

@@ -1,5 +1,6 @@
 """Players with oracles of their own: who meets whom, what is recorded, how runs go on."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +19,10 @@ from dpo_diag.pairs import PairSet
 from dpo_diag.training.loop import train
 from dpo_diag.training.player_gaps import _Table
 from dpo_diag.training.players import train_players
-from dpo_diag.training.recipe import Recipe
+from dpo_diag.training.recipe import PlayersSection, Recipe
 from dpo_diag.training.recipe_file import dump_recipe, load_recipe, parse_recipe, recipe_table
 from tests.training.test_loop import Stop, stop_after
+from tests.training.test_online_pairs import JUDGE, RECIPES
 
 
 class Letters(Oracle):
@@ -192,6 +194,25 @@ def test_the_loop_for_one_policy_refuses_a_game(
 ) -> None:
     with pytest.raises(RecipeError, match="several runs"):
         train(game(), pairs, out=tmp_path / "run")
+
+
+def test_committed_recipe_of_players_trains(base: Path, pairs: PairSet, tmp_path: Path) -> None:
+    """As it is, but for the model, the oracles' places and lengths; one step each in one round."""
+    made = load_recipe(RECIPES / "mnpo_players.toml").with_run(model=str(base))
+    (tmp_path / "judge.py").write_text(JUDGE, encoding="utf-8")
+    target = {"target": f"{tmp_path / 'judge.py'}:prefer"}
+    made = dataclasses.replace(
+        made,
+        optimizer=dataclasses.replace(
+            made.optimizer, batch_size=4, max_steps=1, learning_rate=1e-3
+        ),
+        online=dataclasses.replace(made.online, prompts_per_round=8, max_new_tokens=8),
+        players=PlayersSection(1, dict.fromkeys(made.players.oracles, target)),
+    )
+    out = train_players(made, pairs, out=tmp_path / "game")
+    (only,) = record(out)
+    assert set(only["players"]) == {"helpful", "careful", "brief"}
+    assert all((out / name / "model.safetensors").is_file() for name in only["players"])
 
 
 def test_recipe_with_players_survives_its_text(game: Callable[..., Recipe], tmp_path: Path) -> None:
