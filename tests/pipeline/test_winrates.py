@@ -12,7 +12,9 @@ from dpo_diag.errors import DataError
 from dpo_diag.oracles._base import Oracle
 from dpo_diag.oracles.sandbox_group import SandboxGroup
 from dpo_diag.pipeline.winrates import win_rates
-from dpo_diag.sandbox.groups import GROUPS, win_probability
+from dpo_diag.sandbox.grammar import sample_answer
+from dpo_diag.sandbox.groups import GROUPS, STYLES, style_of, win_probability
+from dpo_diag.sandbox.shifts import sample_known_prompt
 from dpo_diag.tables import WIN_RATES, validate
 
 SHAPES = ("rock", "paper", "scissors")
@@ -143,6 +145,28 @@ def test_groups_of_the_sandbox_have_their_planted_win_rates() -> None:
     assert average == pytest.approx((0.5 * 3 + votes["cyclic"]) / 4)
     beaten = mean(rows, "friendly", "best_model", "sandbox_group.cyclic", "warning")
     assert beaten == pytest.approx(1 - 0.750260, abs=1e-6)
+
+
+def test_policies_that_keep_to_a_style_beat_each_other_in_a_circle() -> None:
+    """Real answers of the base grammar, filtered by style: the cycle survives their differences."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for p in range(150):
+        prompt = sample_known_prompt(rng, intent=("benign", "borderline", "harmful")[p % 3])
+        for style in STYLES:
+            kept: list[str] = []
+            while len(kept) < 4:
+                answer = sample_answer(rng, prompt)
+                kept += [answer] if style_of(answer) == style else []
+            rows += [(style, f"p{p:03d}", k, text, prompt.text) for k, text in enumerate(kept)]
+    samples = pd.DataFrame(
+        rows, columns=["model_id", "prompt_id", "sample_index", "response", "prompt"]
+    )
+    asked = samples.drop_duplicates("prompt_id").assign(domain="in_domain", split="test")
+    wins = win_rates(samples, asked, [SandboxGroup("cyclic")], opponents=STYLES)
+    for winner, loser in (("friendly", "plain"), ("warning", "friendly"), ("plain", "warning")):
+        assert mean(wins, winner, "against", "sandbox_group.cyclic", loser) > 0.51
+        assert mean(wins, loser, "best_model", "sandbox_group.cyclic", winner) < 0.49
 
 
 def test_win_rates_are_those_of_a_slow_count() -> None:
