@@ -99,6 +99,8 @@ class EngineOptions:
         tensor_parallel, pipeline_parallel, data_parallel: sizes, at least 1.
         trust_remote_code: only when the user asked for it by flag.
         memory_gib: memory for vLLM's KV cache on a CPU.
+        gpu_share: share of a GPU's memory that vLLM may take, weights included; 0 leaves it to
+            vLLM (0.9), which does not start beside a model in training.
     """
 
     dtype: str = "float32"
@@ -110,6 +112,7 @@ class EngineOptions:
     data_parallel: int = 1
     trust_remote_code: bool = False
     memory_gib: float = 1.0
+    gpu_share: float = 0.0
 
 
 class Engine(ABC):

@@ -43,16 +43,23 @@ def start_llm(folder: Path, options: EngineOptions) -> Any:
     }
     if options.max_length:
         settings["max_model_len"] = options.max_length
-    if not on_gpu():
-        settings |= {
-            "enforce_eager": True,
-            "enable_prefix_caching": False,
-            "kv_cache_memory_bytes": int(options.memory_gib * 2**30),
-        }
+    settings |= _gpu_settings(options) if on_gpu() else _cpu_settings(options)
     try:
         return LLM(**settings)
     except Exception as error:  # vLLM raises many kinds for models and settings it cannot run
         raise EngineError(f"{folder}: vLLM cannot run this model: {cause_of(error)}") from error
+
+
+def _cpu_settings(options: EngineOptions) -> dict[str, Any]:
+    return {
+        "enforce_eager": True,
+        "enable_prefix_caching": False,
+        "kv_cache_memory_bytes": int(options.memory_gib * 2**30),
+    }
+
+
+def _gpu_settings(options: EngineOptions) -> dict[str, Any]:
+    return {"gpu_memory_utilization": options.gpu_share} if options.gpu_share else {}
 
 
 def batch_tokens(folder: Path, options: EngineOptions) -> int:

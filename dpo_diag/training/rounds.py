@@ -40,6 +40,9 @@ from dpo_diag.training.recipe import OnlineSection
 
 logger = logging.getLogger(__name__)
 
+# of a GPU's memory, for vLLM beside the model in training; not measured on a GPU
+GPU_SHARE = 0.3
+
 
 class Sampler(Protocol):
     """What draws a round's answers."""
@@ -145,6 +148,7 @@ class _Swapped:
             dtype=self._policy.precision,
             device=self._policy.device.type,
             max_length=self._policy.max_length,
+            gpu_share=GPU_SHARE,
         )
         try:
             self._engine = open_engine("vllm", folder, options, purpose="sample").engine

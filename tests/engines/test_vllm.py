@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from dpo_diag.engines import vllm as vllm_engine
 from dpo_diag.engines._base import EngineOptions, ScoreRequest
 from dpo_diag.engines._parity import GATE_NATS, measure_parity, verify_swap
-from dpo_diag.engines._vllm_start import batch_tokens
+from dpo_diag.engines._vllm_start import _gpu_settings, batch_tokens
 from dpo_diag.engines.hf import HfEngine
 from dpo_diag.engines.vllm import VllmEngine
 from dpo_diag.errors import EngineError
@@ -104,3 +104,8 @@ def test_batches_shrink_with_the_vocabulary(tmp_path):
     for n_words, expected in ((150_000, 894), (100, 8192), (10**7, 256)):
         (tmp_path / "config.json").write_text(f'{{"vocab_size": {n_words}}}')
         assert batch_tokens(tmp_path, EngineOptions(memory_gib=1.0)) == expected
+
+
+def test_the_share_of_a_gpu_is_vllms_own_unless_given():
+    assert _gpu_settings(EngineOptions()) == {}
+    assert _gpu_settings(EngineOptions(gpu_share=0.3)) == {"gpu_memory_utilization": 0.3}
