@@ -133,7 +133,11 @@ def select(pairs: PairSet, plan: SelectionPlan, choice: EngineChoice, work: Work
         "counts": counts,
         "score_at_the_cut": float(judged.loc[judged["is_kept"], "score"].min()),
     }
-    notes = (*gathered.notes, *_notes(plan, counts, judged, record["score_at_the_cut"]))
+    notes = (
+        *gathered.notes,
+        *_notes(plan, counts, judged, record["score_at_the_cut"]),
+        _about_length(candidates.frame, judged["is_kept"].to_numpy()),
+    )
     for note in notes:
         work.say(note)
     return Selection(kept, table, counts, notes, record)
@@ -276,4 +280,14 @@ def _about(column: str, margins: pd.Series) -> str:
     return (
         f"{column} disagrees with the label of {negative} of {len(margins)} pairs "
         f"({negative / len(margins):.1%})."
+    )
+
+
+def _about_length(frame: pd.DataFrame, is_kept: np.ndarray) -> str:
+    """How the selection moves the difference in length: a scorer's taste is taught with it."""
+    chosen, rejected = (frame[side].str.split().str.len() for side in ("chosen", "rejected"))
+    gap = (chosen - rejected).to_numpy(dtype=float)
+    return (
+        f"chosen less rejected is {gap[is_kept].mean():+.1f} words on average among the kept "
+        f"pairs, {gap.mean():+.1f} among all."
     )

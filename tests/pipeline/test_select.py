@@ -297,6 +297,24 @@ def test_an_external_margin_from_a_cost_is_the_rejected_answers_less_the_chosens
     assert "passed through" not in ended.err
 
 
+def test_a_taste_for_length_is_said_aloud(cli, tmp_path: Path) -> None:
+    """Four pairs, chosen longer by 0, 0, 2 and 6 words, scored by that: the last has +6, all +2."""
+    rows = [
+        {
+            "prompt": f"q{i}",
+            "chosen": " ".join(["yes"] * (2 + more)),
+            "rejected": "no no",
+            "score_chosen": float(more),
+            "score_rejected": 0.0,
+        }
+        for i, more in enumerate((0, 0, 2, 6))
+    ]
+    pairs = written(tmp_path / "pairs.jsonl", rows)
+    out = ("--pairs", pairs, "--out", tmp_path / "kept.jsonl")
+    ended = cli("select", "external_margin", "--keep-n", "1", *out)
+    assert "+6.0 words on average among the kept pairs, +2.0 among all." in ended.err
+
+
 def test_a_source_that_says_the_same_of_every_pair_is_said_aloud(select, world) -> None:
     ended = select("external_margin", "--external", "cost:sandbox_unparsed")
     assert ended.status == 0, ended.err
