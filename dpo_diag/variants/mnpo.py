@@ -93,6 +93,8 @@ class Mnpo(Variant):
             self.divergence in DIVERGENCES,
             f"mnpo: divergence must be one of {', '.join(DIVERGENCES)}, got {self.divergence!r}.",
         )
+        # a run record gives a list
+        object.__setattr__(self, "history_weights", tuple(self.history_weights))
         _check_weights(self.history_weights, self.ratio)
         require(self.target > 0, f"mnpo: target must be greater than 0, got {self.target}.")
         require(

@@ -1,5 +1,6 @@
 """MNPO: numbers by hand, special cases as identities, weights that are read, cyclic games."""
 
+import json
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from dpo_diag.errors import RecipeError
-from dpo_diag.variants._base import PairLogps
+from dpo_diag.variants._base import PairLogps, build
 from dpo_diag.variants.dpo import Dpo
 from dpo_diag.variants.inpo import Inpo
 from dpo_diag.variants.ipo import Ipo
@@ -100,6 +101,12 @@ def test_history_weights_are_read_in_order() -> None:
     for row, weights in enumerate([(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]):
         found = Mnpo(ratio=0.25, history_weights=weights).margin(batch)
         torch.testing.assert_close(found, policy - 0.25 * ref - 0.75 * past[row])
+
+
+def test_weights_read_back_from_a_run_record_name_the_same_reward() -> None:
+    variant = Mnpo(history_weights=(0.75, 0.25))
+    record = json.loads(json.dumps(vars(variant)))
+    assert build(Mnpo, record).reward_def == variant.reward_def
 
 
 def test_equal_opponents_are_one_opponent() -> None:
