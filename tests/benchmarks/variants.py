@@ -128,6 +128,11 @@ def memory_in_processes(arguments: list[str], options: argparse.Namespace) -> di
     return memory
 
 
+def in_turns(seconds: dict[str, list[float]], variant: str) -> list[float]:
+    """Ratio of each block to the baseline's block just before, steadier on a busy machine."""
+    return [a / b for a, b in zip(seconds[variant], seconds[BASELINE], strict=True)]
+
+
 def results(
     seconds: dict[str, list[float]], memory: dict[str, list[float]], batch_size: int
 ) -> dict[str, Any]:
@@ -140,6 +145,7 @@ def results(
         variant: {
             "seconds_per_step": statistics.median(seconds[variant]),
             "time_ratio": round(statistics.median(seconds[variant]) / time_base, 3),
+            "time_ratio_in_turns": round(statistics.median(in_turns(seconds, variant)), 3),
             "memory_mib": statistics.median(memory[variant]),
             "memory_ratio": round(statistics.median(memory[variant]) / memory_base, 3),
             "blocks": seconds[variant],

@@ -36,6 +36,8 @@ from tests.training.test_loop import Stop, stop_after
 
 MakeRecipe = Callable[..., Recipe]
 LORA = {"rank": 1, "target_modules": ["0.self_attn.q_proj"]}
+# seven pairs in passes of two: a mix-up of sides or pairs within a pass would show
+GOOD, BAD = (CHOSEN * 3)[:7], (REJECTED * 3)[:7]
 
 
 def policy_of(model: Any) -> Policy:
@@ -73,10 +75,10 @@ def expected(gradients: torch.Tensor, weights: torch.Tensor) -> tuple[float, tor
 def test_products_equal_those_of_the_dense_gradients(kind: str, share: bool) -> None:
     """To 1e-4 of the largest: the head's logits pass through float32."""
     model = make_model(kind)
-    weights = torch.randn(3, 2, generator=torch.Generator().manual_seed(1))
+    weights = torch.randn(7, 2, generator=torch.Generator().manual_seed(1))
     point = ReferencePoint(policy_of(model), share_prompts=share)
-    square, products = BatchProducts(point, CHOSEN, REJECTED)(weights)
-    norm, inner = expected(dense(model, [*CHOSEN, *REJECTED]), weights)
+    square, products = BatchProducts(point, GOOD, BAD)(weights)
+    norm, inner = expected(dense(model, [*GOOD, *BAD]), weights)
     assert square.item() == pytest.approx(norm, rel=1e-4)
     torch.testing.assert_close(products, inner, rtol=1e-4, atol=1e-4 * inner.abs().max().item())
 
