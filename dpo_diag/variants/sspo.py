@@ -123,10 +123,14 @@ class Sspo(Variant):
         )
 
     def losses(self, batch: PairLogps, state: Any = None) -> torch.Tensor:
-        """``g * -log sigmoid(r_w - r_l - margin)`` of each pair, shape (B,)."""
+        """``g * -log sigmoid(r_w - r_l - margin)`` of each pair, shape (B,).
+
+        Held-out pairs count fully: a loss that g shrinks from step to step compares with nothing.
+        """
         chosen, rejected = self._pair_rewards(batch)
         weight = self.g_init if state is None else state["labelled_weight"]
-        return -weight * F.logsigmoid(chosen - rejected - self.margin)
+        weights = torch.where(batch.pair_index < 0, 1.0, weight).to(chosen.dtype)
+        return -weights * F.logsigmoid(chosen - rejected - self.margin)
 
     def penalty(self, batch: PairLogps, state: Any) -> torch.Tensor:
         """``(1 - g) * R_U``, a scalar, the threshold held fixed.

@@ -140,3 +140,20 @@ def test_lora_writes_an_adapter_that_the_commands_read(world, cli, train, tmp_pa
     ended = cli("reversals", tmp_path / "run", "--pairs", world.pairs, "--store", tmp_path / "s")
     assert ended.status == 0, ended.err
     assert "reference: " in ended.err and "beta: 0.1" in ended.err
+
+
+def test_answers_without_preferences_come_by_option(train, tmp_path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    row = {"prompt": "how do i clean the stove ?", "response": "wipe the burner ."}
+    answers.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    run = train("--unlabelled", answers, recipe="sspo")
+    assert run.status == 0, run.err
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["pair_counts"]["unlabelled"] == 1
+
+
+def test_a_variant_without_its_answers_or_column_says_what_it_needs(train) -> None:
+    assert "--unlabelled FILE" in train(recipe="sspo").sentence()
+    sentence = train(recipe="semidpo_port").sentence()
+    assert "judge_agreement" in sentence
+    assert "panel.jsonl" in sentence

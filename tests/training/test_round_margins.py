@@ -71,9 +71,24 @@ def test_margins_are_those_of_the_policy_of_the_moment(
     expected = (batch.policy_chosen - batch.ref_chosen) - (
         batch.policy_rejected - batch.ref_rejected
     )
-    given = data.sources["round_margins"].margins(data.ref_chosen - data.ref_rejected)
+    source, reference = data.sources["round_margins"], data.ref_chosen - data.ref_rejected
+    given = source.margins(reference)
     torch.testing.assert_close(given.double(), expected, atol=1e-3, rtol=0)
     assert expected.abs().max() > 0.1
+
+
+def test_before_the_first_step_the_reference_itself_has_margin_zero(
+    prepared: Callable[..., PairData], recipe: MakeRecipe, judged: PairSet, tmp_path: Path
+) -> None:
+    """Not scored then; at any later step it is, and gives the zeros up to rounding."""
+    policy = load_policy(recipe(), tmp_path)
+    data = prepared(judged.frame, policy, SemiDpoPort(), RowStore(tmp_path))
+    source, reference = data.sources["round_margins"], data.ref_chosen - data.ref_rejected
+    assert (source.margins(reference) == 0).all()
+    source.begin(1)
+    again = source.margins(reference)
+    assert again.abs().max() < 1e-4
+    assert source.margins(reference + 1.0).mean().item() == pytest.approx(-1.0, abs=1e-4)
 
 
 def test_rounds_are_in_the_log_and_resume_is_exact(

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -59,6 +60,13 @@ def test_labelled_loss_by_hand() -> None:
     variant = Sspo(beta=2.0, margin=2.0, g_init=0.25)
     value = variant.losses(batch([1.0], [0.0], [0.5]), variant.init_state(FACTS))
     assert value.item() == pytest.approx(0.328315, abs=1e-6)
+
+
+def test_a_held_out_pair_is_not_weighted() -> None:
+    variant = Sspo(beta=2.0, margin=2.0, g_init=0.25)
+    held_out = dataclasses.replace(batch([1.0], [0.0], [0.5]), pair_index=torch.tensor([-1]))
+    value = variant.losses(held_out, variant.init_state(FACTS))
+    assert value.item() == pytest.approx(1.313262, abs=1e-6)
 
 
 def test_weight_falls_from_one_to_the_labelled_share() -> None:

@@ -25,6 +25,11 @@ class RoundMargins(FieldSource):
         self._policy = context.policy
         answers = [*context.chosen, *context.rejected]
         self._requests = [ScoreRequest(a.prompt_ids, a.response_ids) for a in answers]
+        self._step = 0
+
+    def begin(self, step: int) -> None:
+        """Remember the step: before the first one the policy is what it starts from."""
+        self._step = step
 
     def margins(self, reference: np.ndarray) -> torch.Tensor:
         """Unscaled implicit margins ``m`` of all n pairs, (n,) float32, nats.
@@ -32,8 +37,10 @@ class RoundMargins(FieldSource):
         Args:
             reference: (n,) the reference's ``logp(chosen) - logp(rejected)``, nats.
         """
-        started = time.perf_counter()
         policy, n = self._policy, len(self._requests) // 2
+        if self._step == 0 and policy.base.fingerprint == policy.reference.fingerprint:
+            return torch.zeros(n, device=policy.device)  # the reference itself
+        started = time.perf_counter()
         with autocast(policy.device, policy.precision):
             logp = policy.engine().score(self._requests).logp
         logger.info("scored %d pairs for a round in %.1f s", n, time.perf_counter() - started)
