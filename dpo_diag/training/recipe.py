@@ -308,6 +308,10 @@ class Recipe:
             require(
                 self.online is None, f"{name} does not sample: remove [online] from its recipe."
             )
+        require(
+            needs.has_pair_loss or not self.data.flip_labels,
+            f"{name} does not learn from labelled pairs: data.flip_labels would change nothing.",
+        )
         _check_opponents(variant, self.online, self.players, self.lora)
         micro = self.optimizer.micro_batch_size
         require(

@@ -328,6 +328,8 @@ def test_recipes_that_contradict_themselves_are_refused(play: MakeRecipe) -> Non
         play(opponents=("x", "y", "z"))
     with pytest.raises(RecipeError, match=r"online\.pairing must be one of"):
         play(pairing="all")
+    with pytest.raises(RecipeError, match="does not learn from labelled pairs"):
+        play(flip_labels=0.2)
 
 
 @pytest.mark.parametrize("name", ["inpo", "mnpo"])
