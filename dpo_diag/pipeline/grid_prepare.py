@@ -25,6 +25,8 @@ from dpo_diag.training.recipe_file import parse_recipe
 SAMPLES = "samples.jsonl"
 N_TABLE = 8
 """Answers per prompt in the fixed sample table."""
+THRESHOLD = 0.05
+"""Subtracted from the gold harm in that table, as the on-policy form's recipe does."""
 SEED_PAIRS = "labelled_few.jsonl"
 """The random tenth of the pairs that the run behind implicit margins learns from."""
 
@@ -62,7 +64,7 @@ def sample_table(root: Path) -> pd.DataFrame:
         answers = measure.sample(engine, prompts, Plan("train", n_samples=N_TABLE, seed=5))
     scored = measure.costs_of(answers)
     return scored[["prompt_id", "prompt", "response"]].assign(
-        reward=1.0 - scored["unhelpfulness"], cost=scored["mean_cost"]
+        reward=1.0 - scored["unhelpfulness"], cost=scored["mean_cost"] - THRESHOLD
     )
 
 

@@ -18,7 +18,7 @@ from dpo_diag.analyzers._base import AnalyzerResult
 from dpo_diag.analyzers._method_claims import MethodClaim
 from dpo_diag.analyzers._method_values import MAIN
 from dpo_diag.errors import DataError
-from dpo_diag.pairs import read_pairs
+from dpo_diag.pairs import read_pairs, read_prompts
 from dpo_diag.pipeline.analyze import versions
 from dpo_diag.pipeline.grid_measure import GROUPS
 from dpo_diag.pipeline.grid_plan import GridPlan, Run
@@ -148,10 +148,13 @@ def played(
         if len(runs) < 2:
             return
         answers = [_answers(root, run) for run in runs]
+        # an answer meets the other's answer of another index: equal indices share their random
+        # numbers, and models that babble alike would look equal
+        turned = np.arange(len(answers[0])).reshape(-1, N_PLAYED)[:, ::-1].ravel()
         wins = np.full((len(runs), len(runs), len(answers[0]) // N_PLAYED), np.nan)
         for i, first in enumerate(answers):
             for j in range(i):
-                second = answers[j]
+                second = answers[j].iloc[turned]
                 preferred = np.mean(
                     [
                         oracle.prefer(
@@ -173,7 +176,8 @@ def _answers(root: Path, run: Run) -> pd.DataFrame:
     """Some answers to each prompt, in order of prompt and sample."""
     rows = pd.read_parquet(answers_path(root, run))
     rows = rows[rows["sample_index"] < N_PLAYED].sort_values(["prompt_id", "sample_index"])
-    return rows.reset_index(drop=True)
+    prompts = read_prompts(str(root / "prompts.jsonl")).frame.set_index("prompt_id")["prompt"]
+    return rows.assign(prompt=prompts[rows["prompt_id"]].to_numpy()).reset_index(drop=True)
 
 
 def _named(rows: pd.DataFrame, run: Run) -> pd.DataFrame:
