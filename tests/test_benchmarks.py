@@ -25,3 +25,15 @@ def test_a_missed_aim_is_printed_as_missed() -> None:
     results = json.loads((ROOT / "reports/benchmarks/results.json").read_text(encoding="utf-8"))
     results["analysis"]["report"]["total_seconds"] = 11.0
     assert "| 10 s | 11.0 s | **no** |" in run.markdown(results)
+
+
+def test_ratios_of_variants_are_to_dpo_in_the_same_run() -> None:
+    """Medians 2 of 1, 2, 9 and 4 of 4, 3, 27: ratio 2; in turns 4, 1.5, 3: 3; memory 3 to 2."""
+    path = ROOT / "tests" / "benchmarks" / "variants.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_variants", path)
+    variants = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(variants)
+    seconds = {"dpo": [1.0, 2.0, 9.0], "auxdpo": [4.0, 3.0, 27.0]}
+    table = variants.results(seconds, {"dpo": [2.0], "auxdpo": [3.0]}, 32)["variants"]["auxdpo"]
+    assert (table["time_ratio"], table["time_ratio_in_turns"]) == (2.0, 3.0)
+    assert table["memory_ratio"] == 1.5

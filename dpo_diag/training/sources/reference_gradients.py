@@ -3,8 +3,7 @@
 With ``g_i`` the gradient of ``log reference(y_i | x_i)`` in the trained parameters, at the
 reference, a batch of 2B responses gets ``v = sum_i w_i g_i`` from a backward pass of the weighted
 log-probs, and all ``<g_i, v>`` from one forward-mode pass in the direction ``v``. What is held is
-three vectors of the parameters' size (reference, ``v`` and its gradient buffer are one), nothing
-of size pairs x parameters.
+two vectors of the parameters' size, the reference and ``v``, nothing of size pairs x parameters.
 
 Which parameters: those that are trained, as named in the policy. Without adapters they are all
 weights, and the reference is the start, or another model of the same architecture. With adapters
@@ -141,7 +140,7 @@ class BatchProducts:
         chosen: Sequence[EncodedResponse],
         rejected: Sequence[EncodedResponse],
     ) -> None:
-        self._point, self._chosen, self._rejected = point, chosen, rejected
+        self._point, self._sides = point, (chosen, rejected)
 
     def __call__(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``(||v||^2, <g_i, v>)`` for ``v = sum_i weights_i g_i``, see there."""
@@ -161,16 +160,12 @@ class BatchProducts:
         """The pairs in passes of like length: little padding, and little memory at a time."""
         whole = [
             EncodedResponse(c.prompt_ids, (*c.response_ids, *r.response_ids))
-            for c, r in zip(self._chosen, self._rejected, strict=True)
+            for c, r in zip(*self._sides, strict=True)
         ]
         return list(by_length(whole, -(-len(whole) // N_PASSES)))
 
     def _packed(self, index: np.ndarray) -> TokenBatch:
         return self._point.pack(*([side[i] for i in index] for side in self._sides))
-
-    @property
-    def _sides(self) -> tuple[Sequence[EncodedResponse], Sequence[EncodedResponse]]:
-        return self._chosen, self._rejected
 
 
 class ReferenceGradients(FieldSource):
