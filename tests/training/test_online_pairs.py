@@ -334,7 +334,7 @@ def test_recipes_that_contradict_themselves_are_refused(play: MakeRecipe) -> Non
 
 @pytest.mark.parametrize("name", ["inpo", "mnpo"])
 def test_recipe_trains_three_steps(name: str, tmp_path: Path, base: Path, pairs: PairSet) -> None:
-    """The committed recipe as it is, but for the model, the oracle's place and lengths."""
+    """The committed recipe as it is, but for model, engine, the oracle's place and lengths."""
     made = load_recipe(RECIPES / f"{name}.toml").with_run(model=str(base))
     oracle = tmp_path / "judge.py"
     oracle.write_text(JUDGE, encoding="utf-8")
@@ -345,6 +345,7 @@ def test_recipe_trains_three_steps(name: str, tmp_path: Path, base: Path, pairs:
         ),
         online=dataclasses.replace(
             made.online,
+            engine="hf",
             oracle_parameters={"target": f"{oracle}:prefer"},
             prompts_per_round=8,
             max_new_tokens=8,

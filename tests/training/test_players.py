@@ -197,7 +197,7 @@ def test_the_loop_for_one_policy_refuses_a_game(
 
 
 def test_committed_recipe_of_players_trains(base: Path, pairs: PairSet, tmp_path: Path) -> None:
-    """As it is, but for the model, the oracles' places and lengths; one step each in one round."""
+    """As it is, but for model, engine, oracles' places and lengths; one step each in a round."""
     made = load_recipe(RECIPES / "mnpo_players.toml").with_run(model=str(base))
     (tmp_path / "judge.py").write_text(JUDGE, encoding="utf-8")
     target = {"target": f"{tmp_path / 'judge.py'}:prefer"}
@@ -206,7 +206,7 @@ def test_committed_recipe_of_players_trains(base: Path, pairs: PairSet, tmp_path
         optimizer=dataclasses.replace(
             made.optimizer, batch_size=4, max_steps=1, learning_rate=1e-3
         ),
-        online=dataclasses.replace(made.online, prompts_per_round=8, max_new_tokens=8),
+        online=dataclasses.replace(made.online, engine="hf", prompts_per_round=8, max_new_tokens=8),
         players=PlayersSection(1, dict.fromkeys(made.players.oracles, target)),
     )
     out = train_players(made, pairs, out=tmp_path / "game")
