@@ -80,9 +80,11 @@ def test_with_all_pairs_clean_it_is_dpo_in_every_round() -> None:
 
 
 def test_a_held_out_pair_has_its_own_label_and_weight_one() -> None:
-    """-log sigmoid(.5) = .474077, though place -1 of the table is a swapped pair."""
-    variant = SemiDpoPort(beta=0.1)
-    state = variant.begin_round(MARGINS, 1, variant.init_state(FACTS))
+    """-log sigmoid(.5) = .474077, though the first and the last training pair are swapped."""
+    variant = SemiDpoPort(beta=0.1, quantiles=(0.0,))
+    facts = TrainingFacts(4, columns={"judge_agreement": torch.tensor([0.6, 1.0, 1.0, 0.6])})
+    state = variant.begin_round(-MARGINS.abs(), 1, variant.init_state(facts))
+    assert state["sign"].tolist() == [-1.0, 1.0, 1.0, -1.0]
     assert variant.losses(batch([-1]), state).item() == pytest.approx(0.474077, abs=5e-7)
 
 
