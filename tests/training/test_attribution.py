@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dpo_diag.engines.hf import HfEngine
 from dpo_diag.errors import TableError
 from dpo_diag.pairs import PairSet
 from dpo_diag.store import RowStore
@@ -148,10 +149,10 @@ def test_a_run_without_token_weights_is_named(tmp_path: Path) -> None:
 def test_without_triplet_nothing_is_sampled(
     tmp_path: Path, recipe: MakeRecipe, pairs: PairSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: Policy) -> None:
-        raise AssertionError("an engine was asked for")
+    def refuse(*_: object) -> None:
+        raise AssertionError("an answer was asked for")
 
-    monkeypatch.setattr(Policy, "engine", refuse)
+    monkeypatch.setattr(HfEngine, "sample", refuse)
     monkeypatch.setattr(Policy, "freeze_reference", refuse)
     made = recipe("tidpo", max_steps=2, **{**SHORT, "gamma": 0.0})
     log = log_of(train(made, pairs, out=tmp_path / "run"))

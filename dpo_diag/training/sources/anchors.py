@@ -14,12 +14,16 @@ import numpy as np
 import torch
 
 from dpo_diag.encoded import EncodedResponse
-from dpo_diag.engines._base import SamplingSettings, ScoreRequest
+from dpo_diag.engines._base import EngineOptions, SamplingSettings, ScoreRequest
+from dpo_diag.engines.hf import HfEngine
 from dpo_diag.tables import content_hash
 from dpo_diag.training.batches import step_units
 from dpo_diag.training.optimization import autocast
 from dpo_diag.training.sources._base import Context, FieldSource, Pass
 from dpo_diag.training.sources.token_logps import padded
+
+DRAWN_TOKENS = 16384
+"""Tokens decoded at once; their keys and values take less memory than a step of 32 pairs."""
 
 
 class AnchorSettings(Protocol):
@@ -130,13 +134,18 @@ class Anchors(FieldSource):
                 seed=seed,
             )
             with autocast(policy.device, policy.precision):
-                drawn = policy.engine().sample([self._prompt(place) for place in places], how)
+                drawn = self._engine().sample([self._prompt(place) for place in places], how)
             found.update(zip(places, (answer.response_ids for answer in drawn), strict=True))
         anchors = [self._answer(place, found[place]) for place in index.tolist()]
         requests = [ScoreRequest(a.prompt_ids, a.response_ids) for a in anchors]
         logps = policy.reference_scores(requests, keep_tokens=True).token_logps or ()
         rows = zip(index.tolist(), anchors, logps, strict=True)
         return {place: (anchor, ref.astype(np.float32)) for place, anchor, ref in rows}
+
+    def _engine(self) -> HfEngine:
+        policy = self._context.policy
+        options = EngineOptions(batch_tokens=DRAWN_TOKENS)
+        return HfEngine.from_model(policy.model, policy.stop_ids, options)
 
     def _prompt(self, place: int) -> tuple[int, ...]:
         return self._context.chosen[place].prompt_ids
