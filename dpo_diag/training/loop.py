@@ -211,14 +211,21 @@ class _Run:
         return MicroLoss(result.loss.detach(), result.sums, result.n, result.batch)
 
     def require_finite(self, value: torch.Tensor, what: str, units: np.ndarray) -> None:
-        """Stop on NaN or infinity, naming step and units."""
+        """Stop on NaN or infinity, naming step, units and what is left of the run."""
         if not torch.isfinite(value):
             names = self.parts.steps.names(units)
             shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if names[8:] else "")
             raise TrainingError(
                 f"the {what} is {value.item()} at step {self.step_number + 1}, on {shown}; lower "
-                "the learning rate, or look at these."
+                f"the learning rate, or look at these. {self.last_good()}"
             )
+
+    def last_good(self) -> str:
+        """Where the run could be taken up again, in words."""
+        found = self.parts.folder.checkpoints()
+        if not found:
+            return "There is no checkpoint before it: log.save_every keeps some."
+        return f"The last good checkpoint is {found[max(found)]}."
 
     def evaluate(self, data: PairData) -> dict[str, float]:
         """Loss and metrics on the validation pairs; out of memory is met with smaller passes."""

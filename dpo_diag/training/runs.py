@@ -93,13 +93,17 @@ class RunFolder:
         os.replace(partial, target)
         return target
 
+    def checkpoints(self) -> dict[int, Path]:
+        """Step -> folder of each complete checkpoint."""
+        return {int(m[1]): p for p in self.path.glob("checkpoint-*") if (m := _match(p))}
+
     def last_checkpoint(self) -> Stopped | None:
         """The last complete checkpoint; None where there is none.
 
         Raises:
             CheckpointError: its recipe, pairs or base differ from this run's, or it is unreadable.
         """
-        steps = {int(m[1]): p for p in self.path.glob("checkpoint-*") if (m := _match(p))}
+        steps = self.checkpoints()
         if not steps:
             return None
         step = max(steps)

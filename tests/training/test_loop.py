@@ -319,6 +319,27 @@ def test_loss_that_is_not_finite_stops_with_step_and_pairs(
         train(recipe(micro_batch_size=1), pairs, out=tmp_path / "run")
 
 
+def test_the_last_good_checkpoint_is_named_when_a_loss_is_not_finite(
+    tmp_path: Path, recipe: MakeRecipe, pairs: PairSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third step fails; with a checkpoint at each step the second is the last good one."""
+    dpo, calls = registry.load("variants", "dpo"), []
+
+    def losses(self: Any, batch: Any, state: Any = None) -> torch.Tensor:
+        calls.append(1)
+        values = batch.policy_chosen - batch.policy_rejected
+        return values if len(calls) < 3 else values * torch.nan
+
+    monkeypatch.setattr(dpo, "losses", losses)
+    with pytest.raises(
+        TrainingError, match=r"at step 3.*The last good checkpoint is .*checkpoint-2\."
+    ):
+        train(recipe(save_every=1), pairs, out=tmp_path / "run")
+    calls.clear()
+    with pytest.raises(TrainingError, match="There is no checkpoint before it"):
+        train(recipe(), pairs, out=tmp_path / "bare")
+
+
 def test_out_of_memory_halves_the_pass_and_says_so_once(
     tmp_path: Path,
     recipe: MakeRecipe,
