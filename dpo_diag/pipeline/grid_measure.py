@@ -17,6 +17,7 @@ from dpo_diag import registry
 from dpo_diag.analyzers._confirm import confirmed_worst, select_finalists
 from dpo_diag.analyzers._pairs import pair_columns
 from dpo_diag.checkpoints import Checkpoint, resolve_checkpoint
+from dpo_diag.encoded import EncodedPairs
 from dpo_diag.engines._base import Engine, EngineOptions, SamplingSettings, ScoreRequest
 from dpo_diag.engines._weights import materialize
 from dpo_diag.engines.hf import HfEngine
@@ -91,8 +92,7 @@ class Measure:
         """
         checkpoint = resolve_checkpoint(str(folder))
         with opened(checkpoint) as engine:
-            scored = self.score(engine)
-            parts = [self.pair_values(checkpoint, scored, shifted=plan.shifted)]
+            parts = [self.pair_values(checkpoint, engine, shifted=plan.shifted)]
             answers = self.sample(engine, self.asked(plan.split), plan)
             costs = self.costs_of(answers)
             parts.append(self.prompt_values(costs))
@@ -115,22 +115,26 @@ class Measure:
         return pd.concat([inside[inside["split"] == "test"], shifted], ignore_index=True)
 
     @cached_property
-    def requests(self) -> list[ScoreRequest]:
-        """Both answers of every pair as token ids: all chosen, then all rejected."""
-        encoded = encode_pairs(self.pairs, self.encoder)
-        answers = [*encoded.chosen, *encoded.rejected]
-        return [ScoreRequest(a.prompt_ids, a.response_ids) for a in answers]
+    def encoded(self) -> EncodedPairs:
+        """Both answers of every pair as token ids."""
+        return encode_pairs(self.pairs, self.encoder)
 
     @cached_property
-    def base_scores(self) -> tuple[np.ndarray, np.ndarray]:
-        """The base model's log-probs of the requests, and their tokens."""
+    def base_scores(self) -> dict[str, np.ndarray]:
+        """The base model's log-probs of all pairs."""
         with opened(self.base) as engine:
-            return self.score(engine)
+            return self.score(engine, len(self.pairs))
 
-    def score(self, engine: Engine) -> tuple[np.ndarray, np.ndarray]:
-        """Log-probs of the requests in nats, (2n,), and response tokens."""
-        scores = engine.score(self.requests)
-        return scores.logp, scores.n_tokens
+    def score(self, engine: Engine, n: int) -> dict[str, np.ndarray]:
+        """``logp_<side>`` in nats and ``n_tokens_<side>`` of the first n pairs, (n,) each."""
+        answers = [*self.encoded.chosen[:n], *self.encoded.rejected[:n]]
+        scores = engine.score([ScoreRequest(a.prompt_ids, a.response_ids) for a in answers])
+        return {
+            "logp_chosen": scores.logp[:n],
+            "logp_rejected": scores.logp[n:],
+            "n_tokens_chosen": scores.n_tokens[:n],
+            "n_tokens_rejected": scores.n_tokens[n:],
+        }
 
     def asked(self, split: str) -> pd.DataFrame:
         """In-domain prompts of a split."""
@@ -141,27 +145,23 @@ class Measure:
     def _prompts(self) -> pd.DataFrame:
         return read_prompts(str(self.root / "prompts.jsonl")).frame
 
-    def pair_values(
-        self, checkpoint: Checkpoint, scored: tuple[np.ndarray, np.ndarray], *, shifted: bool
-    ) -> pd.DataFrame:
+    def pair_values(self, checkpoint: Checkpoint, engine: Engine, *, shifted: bool) -> pd.DataFrame:
         """Per pair: right or wrong order of implicit reward and log-probs, against the truth.
 
         What was broken or displaced is told from the base model, also for methods that were
         trained without a reference.
         """
-        n = len(self.pairs)
-        (logp, tokens), (base, _) = scored, self.base_scores
-        variant = build_variant(checkpoint)
-        columns = {}
-        for side, part in (("chosen", slice(0, n)), ("rejected", slice(n, None))):
-            columns[f"logp_{side}"] = logp[part]
-            columns[f"ref_logp_{side}"] = base[part]
-            columns[f"logratio_{side}"] = logp[part] - base[part]
-            columns[f"n_tokens_{side}"] = tokens[part]
-            columns[f"reward_{side}"] = variant.rewards(
-                logp[part], base[part], tokens[part].astype(float)
-            )
-        frame = self.pairs[["pair_id", "prompt_id", "domain", "gold_margin"]].assign(**columns)
+        is_inside = (self.pairs["domain"] == "in_domain").to_numpy()  # these come first
+        n = len(self.pairs) if shifted else int(is_inside.sum())
+        variant, columns = build_variant(checkpoint), self.score(engine, n)
+        for side in ("chosen", "rejected"):
+            logp, base = columns[f"logp_{side}"], self.base_scores[f"logp_{side}"][:n]
+            tokens = columns[f"n_tokens_{side}"].astype(float)
+            columns[f"ref_logp_{side}"] = base
+            columns[f"logratio_{side}"] = logp - base
+            columns[f"reward_{side}"] = variant.rewards(logp, base, tokens)
+        named = self.pairs[["pair_id", "prompt_id", "domain", "gold_margin"]].iloc[:n]
+        frame = named.assign(**columns)
         frame["margin"] = frame["reward_chosen"] - frame["reward_rejected"]
         frame["margin_noise"], frame["truncated"] = np.nan, False
         values = pair_columns(frame, gold_gap=GOLD_GAP)

@@ -53,6 +53,12 @@ class Method:
                 f"method {self.name}: keep must be above 0 and at most 1, got {self.keep}."
             )
 
+    @property
+    def rows(self) -> dict[str, str]:
+        """Names of its rows in the table -> the player behind it, empty without players."""
+        players = self.settings.get("players", {}).get("oracles", {})
+        return {f"{self.name}:{player}": player for player in players} or {self.name: ""}
+
 
 @dataclass(frozen=True)
 class Run:

@@ -23,7 +23,7 @@ from dpo_diag.pipeline.analyze import versions
 from dpo_diag.pipeline.grid_measure import GROUPS
 from dpo_diag.pipeline.grid_plan import GridPlan, Run
 from dpo_diag.pipeline.grid_run import (
-    answers_path,
+    read_answers,
     read_record,
     read_result,
     recipe_of,
@@ -96,7 +96,7 @@ def write_grid_report(root: Path, plan: GridPlan, chosen: Mapping[str, Any], say
     """
     say("gathering the values of all runs")
     values = gathered(root, plan, chosen)
-    known = {method.name for method in plan.methods}
+    known = {row for method in plan.methods for row in method.rows}
     claims = [c for c in read_claims() if {c.treatment, c.control} <= {*known, ""}]
     analyzer = registry.load("analyzers", "methods")()
     params = analyzer.Parameters(baseline_id=plan.baseline, claims=tuple(claims))
@@ -124,9 +124,10 @@ def gathered(root: Path, plan: GridPlan, chosen: Mapping[str, Any]) -> pd.DataFr
     for run in (*plan.main_runs(chosen), *plan.flip_runs(chosen)):
         seconds = float(read_record(root, run)["cpu_seconds"])
         rows = read_result(root, run)
-        if run.arm == MAIN:
-            rows = pd.concat([rows, _whole("training_seconds", seconds)], ignore_index=True)
         parts.append(_named(rows, run))
+        if run.arm == MAIN:
+            for name in run.method.rows:
+                parts.append(_named(_whole("training_seconds", seconds).assign(row=name), run))
     parts += [_named(rows, run) for run, rows in played(root, plan, chosen)]
     values = pd.concat(parts, ignore_index=True)
     strings = [c.name for c in METHOD_VALUES.columns if c.dtype == "string"]
@@ -144,10 +145,15 @@ def played(
     """
     oracles = [registry.build("oracles", "sandbox_group", {"group": g}) for g in GROUPS]
     for seed in range(plan.seeds):
-        runs = [run for run in plan.main_runs(chosen) if run.seed == seed]
+        runs = [
+            (run, row)
+            for run in plan.main_runs(chosen)
+            if run.seed == seed
+            for row in run.method.rows
+        ]
         if len(runs) < 2:
             return
-        answers = [_answers(root, run) for run in runs]
+        answers = [_answers(root, run, row) for run, row in runs]
         # an answer meets the other's answer of another index: equal indices share their random
         # numbers, and models that babble alike would look equal
         turned = np.arange(len(answers[0])).reshape(-1, N_PLAYED)[:, ::-1].ravel()
@@ -168,21 +174,23 @@ def played(
                 )
                 wins[i, j] = preferred.reshape(-1, N_PLAYED).mean(axis=1)
                 wins[j, i] = 1.0 - wins[i, j]
-        for run, gap in zip(runs, exploitability(wins, rng=np.random.default_rng(0)), strict=True):
-            yield run, _whole("exploitability", gap.estimate)
+        gaps = exploitability(wins, rng=np.random.default_rng(0))
+        for (run, row), gap in zip(runs, gaps, strict=True):
+            yield run, _whole("exploitability", gap.estimate).assign(row=row)
 
 
-def _answers(root: Path, run: Run) -> pd.DataFrame:
+def _answers(root: Path, run: Run, row: str) -> pd.DataFrame:
     """Some answers to each prompt, in order of prompt and sample."""
-    rows = pd.read_parquet(answers_path(root, run))
-    rows = rows[rows["sample_index"] < N_PLAYED].sort_values(["prompt_id", "sample_index"])
+    rows = read_answers(root, run)
+    rows = rows[(rows["sample_index"] < N_PLAYED) & (rows["row"] == row)]
+    rows = rows.sort_values(["prompt_id", "sample_index"])
     prompts = read_prompts(str(root / "prompts.jsonl")).frame.set_index("prompt_id")["prompt"]
     return rows.assign(prompt=prompts[rows["prompt_id"]].to_numpy()).reset_index(drop=True)
 
 
 def _named(rows: pd.DataFrame, run: Run) -> pd.DataFrame:
     arm = MAIN if run.arm == MAIN else f"{run.flip_rate:g}"
-    return rows.assign(model_id=run.method.name, arm=arm, seed=run.seed)
+    return rows.assign(model_id=rows["row"], arm=arm, seed=run.seed)
 
 
 def _whole(statistic: str, value: float) -> pd.DataFrame:
@@ -227,7 +235,7 @@ def information(run: Run, plan: GridPlan, root: Path) -> str:
     return ", ".join(dict.fromkeys(given))
 
 
-def _entry(run: Run, plan: GridPlan, root: Path) -> ModelEntry:
+def _entry(run: Run, row: str, plan: GridPlan, root: Path) -> ModelEntry:
     method, record = run.method, read_record(root, run)
     recipe = recipe_of(run, plan, root)
     steps = record["steps"]
@@ -235,6 +243,8 @@ def _entry(run: Run, plan: GridPlan, root: Path) -> ModelEntry:
     if recipe.online is not None:
         batch, k = recipe.optimizer.batch_size, recipe.online.samples_per_prompt
         words.append(f"{steps * batch * k // recipe.online.passes:,} sampled answers")
+    if recipe.players is not None:
+        words.append(f"steps and answers of all {len(recipe.players.oracles)} players together")
     if method.values:
         options = ", ".join(f"{value:g}" for value in method.values)
         words.append(f"{method.strength} = {run.strength:g} of {options}")
@@ -243,8 +253,8 @@ def _entry(run: Run, plan: GridPlan, root: Path) -> ModelEntry:
     if method.note:
         words.append(method.note)
     return ModelEntry(
-        model_id=method.name,
-        name=method.name,
+        model_id=row,
+        name=row,
         variant=recipe.build_variant().reward_def,
         reference_id="base",
         engine="hf",
@@ -267,7 +277,9 @@ def _report_input(
     return ReportInput(
         title="What each preference-training method buys, in a world with known truth",
         findings=result.findings,
-        models=tuple(_entry(run, plan, root) for run in first.values()),
+        models=tuple(
+            _entry(run, row, plan, root) for run in first.values() for row in run.method.rows
+        ),
         headline=tuple(Headline("methods", s, part) for s, part in HEADLINE),
         baseline_id=plan.baseline,
         data=(

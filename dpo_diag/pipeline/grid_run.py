@@ -29,6 +29,7 @@ from dpo_diag.store import RowStore
 from dpo_diag.tables import content_hash, write_text
 from dpo_diag.training.inputs import Inputs
 from dpo_diag.training.loop import train
+from dpo_diag.training.players import train_players
 from dpo_diag.training.recipe import Recipe
 from dpo_diag.training.recipe_file import dump_recipe, parse_recipe
 
@@ -89,8 +90,17 @@ def strength_scores(root: Path, plan: GridPlan) -> dict[str, list[tuple[Any, flo
 
 
 def read_result(root: Path, run: Run) -> pd.DataFrame:
-    """The values of a run that is done."""
-    return pd.read_parquet(_result(root, run))
+    """The values of a run that is done; ``row`` names the table's row."""
+    return _with_row(pd.read_parquet(_result(root, run)), run)
+
+
+def read_answers(root: Path, run: Run) -> pd.DataFrame:
+    """A run's answers to the test prompts; ``row`` names the table's row."""
+    return _with_row(pd.read_parquet(answers_path(root, run)), run)
+
+
+def _with_row(rows: pd.DataFrame, run: Run) -> pd.DataFrame:
+    return rows if "row" in rows else rows.assign(row=run.method.name)
 
 
 def read_record(root: Path, run: Run) -> dict[str, Any]:
@@ -152,9 +162,10 @@ def _work(run: Run) -> float:
     started, root, plan = time.monotonic(), _Worker.measure.root, _Worker.plan
     folder, result = root / "runs" / run.name, _result(root, run)
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
+    recipe = recipe_of(run, plan, root)
     before = time.process_time()
-    train(
-        recipe_of(run, plan, root),
+    (train_players if recipe.players else train)(
+        recipe,
         training_pairs(run, root),
         out=folder,
         store=RowStore(root / "store"),
@@ -162,10 +173,14 @@ def _work(run: Run) -> float:
     )
     spent = time.process_time() - before
     record = {"cpu_seconds": round(spent, 2), **_trained(folder), "state": _state(run, plan, root)}
-    values, answers = _Worker.measure(folder, PLANS[run.arm])
+    values, answers = [], []
+    for name, player in run.method.rows.items():
+        rows, texts = _Worker.measure(folder / player, PLANS[run.arm])
+        values.append(rows.assign(row=name))
+        answers.append(texts.assign(row=name))
     answers_path(root, run).parent.mkdir(parents=True, exist_ok=True)
-    values.to_parquet(result)
-    answers.to_parquet(answers_path(root, run))
+    pd.concat(values, ignore_index=True).to_parquet(result)
+    pd.concat(answers, ignore_index=True).to_parquet(answers_path(root, run))
     write_text(result.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     if run.arm != "main":
         shutil.rmtree(folder)
@@ -198,12 +213,13 @@ def _jsonl(path: Path) -> pd.DataFrame:
 
 
 def _trained(folder: Path) -> dict[str, Any]:
-    """Steps, sampled answers and what became of the pairs, from the run's own record."""
-    state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    """Steps (of all rounds and players) and what became of the pairs, from the runs' records."""
+    texts = [p.read_text(encoding="utf-8") for p in sorted(folder.rglob("trainer_state.json"))]
+    states = [json.loads(text) for text in texts]
     return {
-        "steps": state["global_step"],
-        "pair_counts": state["pair_counts"],
-        "log": state["log_history"][-1:],
+        "steps": sum(state["global_step"] for state in states),
+        "pair_counts": states[-1]["pair_counts"],
+        "log": states[-1]["log_history"][-1:],
     }
 
 
