@@ -8,10 +8,10 @@ import click
 from dpo_diag.cli import _session
 
 
-def _sandbox(out: Path, seeds: int, workers: int, engine: str, **_: Any) -> Path:
+def _sandbox(out: Path, seeds: int | None, workers: int, engine: str, **_: Any) -> Path:
     from dpo_diag.pipeline.demo import run_demo
 
-    return run_demo(out, seeds, workers, engine, _session.say)
+    return run_demo(out, 1 if seeds is None else seeds, workers, engine, _session.say)
 
 
 def _bandit(out: Path, **_: Any) -> Path:
@@ -20,7 +20,7 @@ def _bandit(out: Path, **_: Any) -> Path:
     return run_bandit(out)
 
 
-def _variants(out: Path, seeds: int, workers: int, methods: str, **_: Any) -> Path:
+def _variants(out: Path, seeds: int | None, workers: int, methods: str, **_: Any) -> Path:
     from dpo_diag.pipeline.grid_plan import sandbox_plan
     from dpo_diag.pipeline.grid_report import write_grid_report
     from dpo_diag.pipeline.grid_run import run_grid
@@ -37,7 +37,7 @@ _STORIES = {"sandbox": _sandbox, "bandit": _bandit, "variants": _variants}
 @click.command("demo")
 @click.argument("what", type=click.Choice(list(_STORIES)), default="sandbox")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--seeds", type=int, default=1, show_default=True, help="Training seeds per variant.")
+@click.option("--seeds", type=int, help="Training seeds; default: 1, of variants 5.")
 @click.option("--workers", type=int, default=0, help="Trainings at once; 0: one per core.")
 @click.option("--methods", default="", help="Rows of the grid of variants, by comma; default: all.")
 @click.option(

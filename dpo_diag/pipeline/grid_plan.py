@@ -167,7 +167,7 @@ class GridPlan:
                     if method.flips:
                         yield Run(method, FLIP, seed, chosen.get(method.name), rate)
 
-    def of(self, names: Sequence[str], seeds: int) -> "GridPlan":
+    def of(self, names: Sequence[str], seeds: int | None) -> "GridPlan":
         """The plan with fewer seeds, or with some methods only (the baseline stays).
 
         Raises:
@@ -179,7 +179,7 @@ class GridPlan:
                 raise DataError(f"the grid has no method {name!r}; it has {', '.join(known)}.")
         kept = {self.baseline, *names} if names else set(known)
         methods = tuple(m for m in self.methods if m.name in kept)
-        return dataclasses.replace(self, methods=methods, seeds=seeds or self.seeds)
+        return dataclasses.replace(self, methods=methods, seeds=self.seeds if seeds is None else seeds)
 
     @property
     def hash(self) -> str:

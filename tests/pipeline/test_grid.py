@@ -132,6 +132,9 @@ def test_of_keeps_the_baseline_and_refuses_unknown_methods() -> None:
     assert [m.name for m in small_plan().of(["repo"], 1).methods] == ["dpo", "repo"]
     with pytest.raises(DataError, match="no method 'rep'; it has dpo, dpo_random, repo"):
         small_plan().of(["rep"], 1)
+    with pytest.raises(DataError, match="--seeds must be 1 or more, got 0"):
+        small_plan().of([], 0)
+    assert small_plan().of([], None) == small_plan()
 
 
 @pytest.mark.parametrize(
