@@ -179,7 +179,8 @@ class GridPlan:
                 raise DataError(f"the grid has no method {name!r}; it has {', '.join(known)}.")
         kept = {self.baseline, *names} if names else set(known)
         methods = tuple(m for m in self.methods if m.name in kept)
-        return dataclasses.replace(self, methods=methods, seeds=self.seeds if seeds is None else seeds)
+        seeds = self.seeds if seeds is None else seeds
+        return dataclasses.replace(self, methods=methods, seeds=seeds)
 
     @property
     def hash(self) -> str:
