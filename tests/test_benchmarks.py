@@ -27,6 +27,21 @@ def test_a_missed_aim_is_printed_as_missed() -> None:
     assert "| 10 s | 11.0 s | **no** |" in run.markdown(results)
 
 
+def test_a_step_that_is_too_slow_or_too_large_is_printed_as_missed() -> None:
+    path = ROOT / "tests" / "benchmarks" / "run.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_run", path)
+    run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+    results = json.loads((ROOT / "reports/benchmarks/results.json").read_text(encoding="utf-8"))
+    table = {
+        "ipo": {"time_ratio_in_turns": 1.06, "memory_ratio": 1.0},
+        "tidpo": {"time_ratio_in_turns": 2.1, "memory_ratio": 1.6},
+    }
+    text = run.markdown({**results, "variants": {"variants": table}})
+    assert "| `ipo` | 1.06 x | 1.05 x | **no** | 1.00 x | yes |" in text
+    assert "| `tidpo` | 2.10 x | 2.2 x | yes | 1.60 x | **no** |" in text
+
+
 def test_ratios_of_variants_are_to_dpo_in_the_same_run() -> None:
     """Medians 2 of 1, 2, 9 and 4 of 4, 3, 27: ratio 2; in turns 4, 1.5, 3: 3; memory 3 to 2."""
     path = ROOT / "tests" / "benchmarks" / "variants.py"

@@ -24,6 +24,9 @@ PARTS = {
     "training": ["training.py", "--repeats", "3", "--steps", "3"],
     "analysis": ["analysis.py", "--pairs", "100000"],
 }
+PAIRWISE = ("ipo", "simpo", "dpop", "cdpo", "rdpo", "drdpo", "holder_dpo", "safedpo", "re_po")
+WITH_MORE = ("semidpo_port", "awdpo", "sspo", "tidpo", "auxdpo")
+AIMS = {**dict.fromkeys(PAIRWISE, 1.05), "tidpo": 2.2, "auxdpo": 2.2}  # times DPO's step
 PACKAGES = ("torch", "transformers", "trl", "numpy", "pandas")
 
 
@@ -39,6 +42,24 @@ def measure(name: str) -> dict[str, Any]:
         check=True,
     )
     return json.loads(done.stdout[done.stdout.index("{") :])
+
+
+def measure_variants(sandbox: Path) -> dict[str, Any]:
+    """The step of every variant on pairs against DPO's, on the sandbox's base model.
+
+    Args:
+        sandbox: folder that ``dpo-diag sandbox`` wrote; made where it is missing.
+    """
+    if not (sandbox / "base").exists():
+        subprocess.run([sys.executable, "-m", "dpo_diag", "sandbox", "--out", sandbox], check=True)
+    PARTS["variants"] = [
+        *("variants.py", *PAIRWISE, *WITH_MORE, "--model", str(sandbox / "base")),
+        *("--pairs", str(sandbox / "panel.jsonl")),
+        *("--unlabelled", str(sandbox / "unlabelled.jsonl")),
+        # a block holds a whole period of everything that is not done in every step
+        *("--block", "16", "--blocks", "5", "--repeats", "3"),
+    ]
+    return measure("variants")
 
 
 def conditions() -> dict[str, str]:
@@ -66,6 +87,7 @@ def markdown(results: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
         *(_row(*row) for row in _comparisons(results)),
         "",
+        *_variants(results),
         "Scoring and training: 15M parameters, 32k vocabulary for scoring, float32, CPU, fresh",
         "processes; TRL at its default settings unless the row says otherwise. Raw numbers:",
         "`results.json`. Again: `make benchmarks`; the demonstration's time and peak memory are",
@@ -73,6 +95,29 @@ def markdown(results: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _variants(results: dict[str, Any]) -> list[str]:
+    """The table of training steps relative to DPO's."""
+    if "variants" not in results:
+        return []
+    lines = [
+        "## A training step against DPO's",
+        "",
+        "The sandbox's base model (0.6M), batches of 32 pairs, one thread; all in turns in one",
+        "process, median of blocks of 16 steps. Memory: growth of a process of its own.",
+        "",
+        "| variant | time | aim | reached | memory | at most 1.5 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in results["variants"]["variants"].items():
+        time, memory = row["time_ratio_in_turns"], row["memory_ratio"]
+        aim = AIMS.get(name)
+        reached = "" if aim is None else ("yes" if time <= aim else "**no**")
+        fits = "yes" if memory <= 1.5 else "**no**"
+        shown = f"{aim:g} x" if aim else "none"
+        lines.append(f"| `{name}` | {time:.2f} x | {shown} | {reached} | {memory:.2f} x | {fits} |")
+    return [*lines, ""]
 
 
 def _row(work: str, peer: str, aim: str, measured: str, reached: bool) -> str:
@@ -115,14 +160,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--demo-minutes", type=float, help="of a `make demo` after installation")
+    parser.add_argument("--sandbox", type=Path, default=REPORT.parents[1] / "benchmark-sandbox")
     parser.add_argument("--demo-peak-gib", type=float, help="its peak memory, all processes")
     options = parser.parse_args()
     saved = REPORT / "results.json"
     results = json.loads(saved.read_text()) if saved.exists() else {}
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    for name in options.parts or PARTS:
-        results[name] = measure(name)
+    known = (*PARTS, "variants")
+    if unknown := set(options.parts) - set(known):
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}")
+    for name in options.parts or known:
+        is_variants = name == "variants"
+        results[name] = measure_variants(options.sandbox) if is_variants else measure(name)
     if options.demo_minutes is not None:
         results["demo"] = {"minutes": options.demo_minutes, "peak_gib": options.demo_peak_gib}
     results["conditions"] = conditions()

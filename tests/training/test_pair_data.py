@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from dpo_diag.errors import DataError
 from dpo_diag.pairs import PairSet
 from dpo_diag.store import RowStore
 from dpo_diag.tables import SCORED_PAIRS
-from dpo_diag.training.pair_data import PairData, flips, pair_logps
+from dpo_diag.training.pair_data import PairData, exchanged_sides, flips, pair_logps
 from dpo_diag.training.policy import Policy, load_policy
 from dpo_diag.training.recipe import Recipe
 from dpo_diag.variants.dpo import Dpo
@@ -148,3 +149,23 @@ def test_flipped_labels_exchange_sides_and_references_and_grow_with_the_rate(
 def test_a_quarter_of_many_labels_is_flipped() -> None:
     """Of 4,000 pairs at rate .25: 1,000 +- 5 standard deviations (27.4)."""
     assert abs(flips([str(i) for i in range(4000)], 0.25, 0).sum() - 1000) < 137
+
+
+def test_shares_who_agree_with_the_label_are_turned_with_it() -> None:
+    """Of the first pair .9 of a group prefer what is chosen; once swapped, .1 do."""
+    given = pd.DataFrame(
+        {
+            "chosen": ["a", "c"],
+            "rejected": ["b", "d"],
+            "gold_margin": [0.5, 0.25],
+            "judge_agreement": [0.8, 0.6],
+            "prefers_chosen_helpful": [0.9, 0.7],
+            "prefers_chosen_cyclic": [0.2, 0.3],
+        }
+    )
+    swapped = exchanged_sides(given, np.array([True, False]))
+    assert swapped["chosen"].tolist() == ["b", "c"]
+    assert swapped["gold_margin"].tolist() == [-0.5, 0.25]
+    for name in ("judge_agreement", "prefers_chosen_helpful", "prefers_chosen_cyclic"):
+        expected = [1.0 - given[name][0], given[name][1]]
+        assert swapped[name].to_numpy() == pytest.approx(expected)

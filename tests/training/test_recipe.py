@@ -163,3 +163,25 @@ def test_shipped_sandbox_recipe_is_the_committed_one(name: str) -> None:
     committed = next(path for path in RECIPES if path.name == f"sandbox_{name}.toml")
     assert shipped.read_text(encoding="utf-8") == committed.read_text(encoding="utf-8")
     assert load_recipe(shipped).variant.name == name
+
+
+INFINITE = [
+    *[(name, "beta") for name in ("dpo", "dpop", "cdpo", "re_po", "awdpo", "semidpo_port")],
+    *[("ipo", "tau"), ("simpo", "gamma"), ("drdpo", "temperature"), ("holder_dpo", "g")],
+    *[("safedpo", "delta"), ("auxdpo", "lambda_null"), ("sspo", "decay"), ("repo", "kappa")],
+]
+
+
+@pytest.mark.parametrize(("name", "key"), INFINITE, ids=lambda text: text)
+def test_infinite_hyper_parameters_are_refused_when_read(name: str, key: str) -> None:
+    """``inf`` is TOML and greater than 0; at the reference inf * 0 would be a loss of NaN."""
+    online = {"online": ONLINE} if name == "repo" else {}
+    with pytest.raises(RecipeError, match=rf"{name}: {key} must be a finite number, got inf"):
+        parse_recipe(table(variant={"name": name, key: float("inf")}, **online))
+
+
+def test_a_hyper_parameter_whose_infinity_means_something_is_read() -> None:
+    variant = {"name": "mnpo", "target": float("inf"), "divergence": "bernoulli_kl"}
+    online = {key: value for key, value in ONLINE.items() if key not in ("reward", "cost")}
+    recipe = parse_recipe(table(variant=variant, online={**online, "oracle": "cost"}))
+    assert recipe.build_variant().target == float("inf")
