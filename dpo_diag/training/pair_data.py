@@ -281,8 +281,9 @@ def exchanged_sides(frame: pd.DataFrame, swap: np.ndarray) -> pd.DataFrame:
 
     Args:
         frame: PreferencePairs with any extra columns; ``x_chosen`` pairs with ``x_rejected`` and
-            ``is_chosen_x`` with ``is_rejected_x``; ``gold_margin`` changes its sign and
-            ``judge_agreement``, the share who agree with the label, is taken from 1.
+            ``is_chosen_x`` with ``is_rejected_x``; ``gold_margin`` changes its sign, and what is a
+            share of those who agree with the label (``judge_agreement``, ``prefers_chosen_x``) is
+            taken from 1.
         swap: (n,) bool.
     """
     result = frame.copy()
@@ -293,7 +294,7 @@ def exchanged_sides(frame: pd.DataFrame, swap: np.ndarray) -> pd.DataFrame:
             result[other] = frame[other].where(~swap, frame[name])
     if "gold_margin" in frame.columns:
         result["gold_margin"] = frame["gold_margin"].where(~swap, -frame["gold_margin"])
-    if "judge_agreement" in frame.columns:
-        agreement = frame["judge_agreement"]
-        result["judge_agreement"] = agreement.where(~swap, 1.0 - agreement)
+    for name in frame.columns:
+        if name == "judge_agreement" or name.startswith("prefers_chosen_"):
+            result[name] = frame[name].where(~swap, 1.0 - frame[name])
     return result

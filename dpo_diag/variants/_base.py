@@ -7,6 +7,7 @@ reward. May import: errors, torch. Start reading at ``Variant``; ``dpo.py`` is t
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -219,6 +220,8 @@ class Variant:
     source: ClassVar[str] = ""
     #: hyper-parameter -> range in words, one entry per field
     ranges: ClassVar[Mapping[str, str]] = {}
+    #: hyper-parameters that may be infinite; a recipe with any other that is, is refused
+    may_be_infinite: ClassVar[tuple[str, ...]] = ()
     #: largest absolute margin (nats) for which loss and gradient stay finite
     working_range: ClassVar[float] = 1e4
     #: whether opponents may be checkpoints of other runs (``online.opponents``, ``[players]``)
@@ -336,7 +339,7 @@ def build(variant: type[Variant], parameters: Mapping[str, Any]) -> Variant:
 
     Raises:
         RecipeError: an unknown hyper-parameter (the known ones with their ranges are listed) or
-            one out of range.
+            one out of range; infinity is, but for ``may_be_infinite``.
     """
     known = {f.name for f in dataclasses.fields(variant)}
     name = variant.__module__.rsplit(".", 1)[-1]
@@ -344,6 +347,11 @@ def build(variant: type[Variant], parameters: Mapping[str, Any]) -> Variant:
         if key not in known:
             listing = "; ".join(f"{k}: {variant.ranges[k]}" for k in sorted(known))
             raise RecipeError(f"{name} has no hyper-parameter {key!r}. It has {listing}.")
+        value = parameters[key]
+        require(
+            not (isinstance(value, float) and math.isinf(value) and key not in variant.may_be_infinite),
+            f"{name}: {key} must be a finite number, got {value}; it is {variant.ranges[key]}.",
+        )
     return variant(**parameters)
 
 

@@ -72,6 +72,7 @@ class Mnpo(Variant):
 
     needs: ClassVar[Needs] = Needs(reference=True, online_pairs=True, history=True)
     plays_folders: ClassVar[bool] = True
+    may_be_infinite: ClassVar[tuple[str, ...]] = ("target",)
     source: ClassVar[str] = "MNPO, arXiv 2509.23102 v3; divergence's scale ours, see the module"
     ranges: ClassVar[Mapping[str, str]] = {
         "eta": "greater than 0, usually 0.002 to 0.1",
