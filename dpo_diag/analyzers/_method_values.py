@@ -92,13 +92,14 @@ def difference_of(
 
     Returns:
         The difference (paired on units, prompt-clustered; Welch's t over seeds for numbers of the
-        whole model) and (S,) each seed's own difference from the second's mean over its seeds.
+        whole model, Student's where there is no second method) and (S,) each seed's own difference
+        from the second's mean over its seeds.
     """
     if not len(first):
         return no_difference("no rows"), np.zeros(0)
-    against = second if second.shape[1] else first * 0.0
     if is_whole(first):
-        return _over_seeds(seed_means(first), seed_means(against), level, margin)
+        return _over_seeds(seed_means(first), seed_means(second), level, margin)
+    against = second if second.shape[1] else first * 0.0
     shared = first.index.intersection(against.index).sort_values()
     if not len(shared):
         return no_difference("no row in both methods"), np.zeros(0)
@@ -117,21 +118,20 @@ def difference_of(
 def _over_seeds(
     first: np.ndarray, second: np.ndarray, level: float, margin: float
 ) -> tuple[Difference, np.ndarray]:
-    estimate = float(first.mean() - second.mean())
-    seeds = first - second.mean() - margin
-    n = len(first) + len(second)
+    """``second`` is empty where the first is compared with the margin itself."""
+    seeds = first - (second.mean() if len(second) else 0.0) - margin
+    estimate = float(seeds.mean() + margin)
+    sides = [side for side in (first, second) if len(side)]
+    n = sum(len(side) for side in sides)
+    name = "Welch's t" if len(sides) == 2 else "t"
     row = no_difference("too few seeds")._replace(
-        estimate=estimate - margin, n=n, n_clusters=n, method="Welch's t over training seeds"
+        estimate=estimate - margin, n=n, n_clusters=n, method=f"{name} over training seeds"
     )
-    squares = [
-        np.var(side, ddof=1) / len(side) if len(side) > 1 else np.nan for side in (first, second)
-    ]
+    squares = [np.var(side, ddof=1) / len(side) if len(side) > 1 else np.nan for side in sides]
     se = float(np.sqrt(sum(squares)))
     if not se > 0:
         return row, seeds
-    df = se**4 / sum(
-        s**2 / (len(side) - 1) for s, side in zip(squares, (first, second), strict=True)
-    )
+    df = se**4 / sum(s**2 / (len(side) - 1) for s, side in zip(squares, sides, strict=True))
     half = float(stats.t.isf((1.0 - level) / 2.0, df)) * se
     p_value = float(2.0 * stats.t.sf(abs(estimate) / se, df)) if not margin else np.nan
     found = row._replace(

@@ -348,8 +348,9 @@ def build(variant: type[Variant], parameters: Mapping[str, Any]) -> Variant:
             listing = "; ".join(f"{k}: {variant.ranges[k]}" for k in sorted(known))
             raise RecipeError(f"{name} has no hyper-parameter {key!r}. It has {listing}.")
         value = parameters[key]
+        is_infinite = isinstance(value, float) and math.isinf(value)
         require(
-            not (isinstance(value, float) and math.isinf(value) and key not in variant.may_be_infinite),
+            not is_infinite or key in variant.may_be_infinite,
             f"{name}: {key} must be a finite number, got {value}; it is {variant.ranges[key]}.",
         )
     return variant(**parameters)

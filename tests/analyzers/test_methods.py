@@ -75,6 +75,18 @@ def test_difference_of_whole_numbers_is_welchs() -> None:
     assert seeds == pytest.approx(np.array(first) - 0.8)
 
 
+def test_a_whole_number_against_a_value_counts_its_own_seeds_only() -> None:
+    """One-sample t: four seeds are four observations, whatever they are compared with."""
+    numbers = [0.1, 0.2, 0.6, 0.3]
+    first = table_of(whole("m", numbers), "cost_cvar", "m")
+    difference, seeds = difference_of(first, pd.DataFrame(), level=0.95, seed=0, margin=0.5)
+    low, high = stats.t.interval(0.95, 3, loc=0.3 - 0.5, scale=stats.sem(numbers))
+    assert (difference.low, difference.high) == pytest.approx((low, high))
+    assert (difference.n, difference.n_clusters) == (4, 4)
+    assert difference.method == "t over training seeds"
+    assert seeds == pytest.approx(np.array(numbers) - 0.5)
+
+
 def test_units_that_a_seed_lacks_are_left_out() -> None:
     frame = values_of("dpo", np.array([[0.0, 1.0], [1.0, 1.0]])).drop(index=0)
     assert seed_means(table_of(frame, "mean_cost", "dpo")).tolist() == [1.0, 1.0]
