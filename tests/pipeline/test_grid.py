@@ -117,7 +117,7 @@ def test_claims_are_about_methods_of_the_plan_and_there_is_one_for_each_survey_m
         assert claim.treatment in names
         assert claim.control in {*names, ""}
     treated = {claim.treatment for claim in claims} | {claim.control for claim in claims}
-    survey = {"auxdpo", "safedpo", "repo", "tidpo", "inpo", "mnpo", "sspo", "refalign", "re_po"}
+    survey = {"auxdpo_3ep", "safedpo", "repo", "tidpo", "inpo", "mnpo", "sspo", "refalign", "re_po"}
     assert survey | {"semidpo_port", "awdpo", "dpo_bees30", "dpo_ches30"} <= treated
 
 
