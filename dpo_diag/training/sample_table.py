@@ -161,6 +161,8 @@ def usable_samples(frame: pd.DataFrame | None, name: str) -> SampleTable:
     frame = _kept(frame, scored, "without_score", counts)
     if "finish_reason" in frame:
         frame = _kept(frame, frame["finish_reason"] != "length", "cut", counts)
+    # the text rule has no answer without text; a model that ends at once leaves such samples
+    frame = _kept(frame, frame["response"].str.strip() != "", "empty", counts)
     several = frame.groupby("prompt_id")["prompt_id"].transform("size") >= 2
     frame = _kept(frame, several, "alone_on_their_prompt", counts)
     if not len(frame):

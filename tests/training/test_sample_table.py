@@ -109,6 +109,13 @@ def test_prompts_with_one_sample_each_leave_nothing() -> None:
         usable_samples(frame, "repo_offline")
 
 
+def test_empty_answers_are_left_out_and_counted() -> None:
+    frame = make_samples(2)
+    frame.loc[0, "response"] = " "
+    table = usable_samples(frame, "repo_offline")
+    assert (table.counts["empty"], table.counts["samples"]) == (1, 5)
+
+
 def test_ids_are_those_of_the_prompts_text_where_none_are_given() -> None:
     table = usable_samples(make_samples(2), "repo_offline")
     assert table.counts["prompts"] == 2
