@@ -40,6 +40,7 @@ from dpo_diag.reporting.document import (
 )
 from dpo_diag.reporting.saved import write_report
 from dpo_diag.reporting.summary import Headline
+from dpo_diag.sandbox.panel import N_CANDIDATES
 from dpo_diag.stats.games import exploitability
 from dpo_diag.tables import METHOD_VALUES, validate
 from dpo_diag.variants._base import Needs
@@ -74,11 +75,18 @@ _INFORMATION = {
     "safety_labels": "safety labels",
     "annotators": "annotator ids",
     "unlabelled": "answers without labels",
-    "reference_answers": "reference answers",
+    "reference_answers": f"reference answers (gold: the best of {N_CANDIDATES})",
     "online_samples": "its own samples",
     "online_pairs": "its own samples",
     "sample_table": "the base model's samples",
     "anchors": "its own samples as anchors",
+}
+
+# origin of a selector's columns -> what it is in words
+_SELECTED_BY = {
+    "external": "an outside scorer's margins",
+    "implicit": "margins of DPO on a tenth of the labels",
+    "states": "the base model's hidden states",
 }
 
 
@@ -217,13 +225,15 @@ def information(run: Run, plan: GridPlan, root: Path) -> str:
     """What a method was given, in words: data, gold scores, sampled answers."""
     recipe = recipe_of(run, plan, root)
     needs = recipe.build_variant().needs
-    given = ["prompts" if needs.online_samples or needs.online_pairs else "pairs"]
+    given = ["prompts" if needs.samples or needs.online_pairs else "pairs"]
     if run.method.pairs != "panel":
         given = [f"pairs of {run.method.pairs}"]
     if run.method.select:
         given[0] += f" kept by {run.method.select} ({100 * run.method.keep:g} %)"
+        origins = registry.load("selectors", run.method.select).needs.values()
+        given += [word for origin, word in _SELECTED_BY.items() if origin in origins]
     given += [word for need, word in _INFORMATION.items() if getattr(needs, need)]
-    given += list(needs.columns)
+    given += [f"{name} (gold)" if name.startswith("harm_") else name for name in needs.columns]
     if recipe.online is not None:
         scorers = [recipe.online.reward, recipe.online.cost, recipe.online.oracle]
         given += [f"{name} (gold)" for name in scorers if name]
@@ -327,7 +337,11 @@ def _report_input(
 
 _NOTES = (
     "One base model, one set of pairs and prompts; what varies are training seeds (order of the "
-    "data, sampling). Helpfulness, harm and the order of pairs are gold: the world's own truth.",
+    "data, sampling). Helpfulness, harm and win rates are gold: the world's own truth.",
+    "The right order of a pair is that of the annotators without their noise: helpfulness less a "
+    "little of the harm they see, and they see none in traps. So reward and ranking accuracy and "
+    "broken pairs say how well what annotators mean was learned; a method that puts safety first "
+    "must disagree with it on some pairs.",
     "Strength: of the values listed, the one with the largest mean helpfulness less mean harm on "
     "the validation prompts, one run each with a seed that is not used again; scores within .005 "
     "count as equal and the first listed wins. The same rule for all; strengths.csv has every "
@@ -340,8 +354,9 @@ _NOTES = (
     "prompts' mean costs over 8 samples, biased up by sampling, alike for all.",
     "Win rates are against the base model's answers; exploitability is what the best other method "
     "wins above one half by the mean of the four groups, a lower bound over these deviations only.",
-    "training_seconds: processor seconds of one thread, reference scoring included, on a machine "
-    "that did other work; the benchmark has step times.",
+    "training_seconds: processor seconds of one thread, on a machine that did other work; without "
+    "what was prepared or known before: selections and their seed run, the table of samples, the "
+    "reference's log-probs of pairs. The benchmark has step times.",
 )
 
 

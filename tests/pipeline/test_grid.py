@@ -252,6 +252,22 @@ def test_the_report_says_what_each_method_was_given(done: tuple) -> None:
     assert "gold" in given
 
 
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("awdpo", "harm_answer_chosen (gold)"),
+        ("refalign", "reference answers (gold: the best of 16)"),
+        ("repo_offline", "prompts, the base model's samples, gold reward and cost of each"),
+        ("dpo_bees30", "an outside scorer's margins, margins of DPO on a tenth of the labels"),
+        ("dpo_ches30", "pairs kept by ches (30 %), the base model's hidden states"),
+    ],
+)
+def test_what_went_into_a_method_beside_the_pairs_is_said(method: str, words: str) -> None:
+    plan = sandbox_plan()
+    runs = {run.method.name: run for run in plan.main_runs({m.name: 1.0 for m in plan.methods})}
+    assert words in information(runs[method], plan, Path("anywhere"))
+
+
 def test_selected_pairs_and_their_scores_are_kept(done: tuple) -> None:
     root = done[0]
     lines = (root / "selected" / "random-50.jsonl").read_text(encoding="utf-8").splitlines()
