@@ -23,8 +23,8 @@ from dpo_diag.training.loop import train
 from dpo_diag.training.recipe_file import parse_recipe
 
 SAMPLES = "samples.jsonl"
-N_TABLE = 8
-"""Answers per prompt in the fixed sample table."""
+N_TABLE, N_TABLE_PROMPTS = 8, 1280
+"""Answers per prompt in the fixed sample table, and prompts: as many as 40 steps of 32 take."""
 THRESHOLD = 0.05
 """Subtracted from the gold harm in that table, as the on-policy form's recipe does."""
 SEED_PAIRS = "labelled_few.jsonl"
@@ -42,7 +42,7 @@ def prepare(root: Path, plan: GridPlan, say: Say) -> None:
     make_sandbox(root)
     needs = [registry.load("variants", method.variant).needs for method in plan.methods]
     if any(need.sample_table for need in needs) and not (root / SAMPLES).exists():
-        say(f"sampling {N_TABLE} answers to every training prompt from the base model")
+        say(f"sampling {N_TABLE} answers to training prompts from the base model")
         write_text(root / SAMPLES, jsonl(sample_table(root)))
     for method in plan.methods:
         if method.select and not selected_path(root, method).exists():
@@ -60,6 +60,7 @@ def sample_table(root: Path) -> pd.DataFrame:
     measure = Measure(root)
     pairs = read_pairs(str(root / "pairs.jsonl")).frame
     prompts = pairs[pairs["split"] == "train"].drop_duplicates("prompt_id")
+    prompts = prompts.head(N_TABLE_PROMPTS)
     with opened(measure.base) as engine:
         answers = measure.sample(engine, prompts, Plan("train", n_samples=N_TABLE, seed=5))
     scored = measure.costs_of(answers)
