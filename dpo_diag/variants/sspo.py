@@ -91,7 +91,7 @@ class Sspo(Variant):
         "bandwidth": "0 (Silverman's rule) or the kernels' width in reward units",
         "smoothing": "0 (none) up to but not 1; the paper uses 0.95",
         "g_init": "greater than 0, up to 1; the paper uses 1",
-        "g_min": "0 (the share of labelled pairs, the paper) or up to 1",
+        "g_min": "0 (the share of labelled pairs, the paper) or up to g_init",
         "decay": "0 or more, per step; the paper uses 0.001",
         "unlabelled_per_batch": "1 or more",
     }
@@ -103,9 +103,11 @@ class Sspo(Variant):
         for name in ("margin", "bandwidth", "g_min", "decay"):
             value = getattr(self, name)
             require(value >= 0, f"sspo: {name} must be 0 or more, got {value}.")
-        for name in ("g_init", "g_min"):
-            value = getattr(self, name)
-            require(value <= 1, f"sspo: {name} must be 1 or less, got {value}.")
+        require(self.g_init <= 1, f"sspo: g_init must be 1 or less, got {self.g_init}.")
+        require(
+            self.g_min <= self.g_init,
+            f"sspo: g_min is {self.g_min}, above g_init {self.g_init}, where g begins to fall.",
+        )
         require(
             0 < self.prior < 1, f"sspo: prior must be between 0 and 1, exclusive, got {self.prior}."
         )
