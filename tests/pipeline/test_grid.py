@@ -107,7 +107,7 @@ def test_methods_on_pairs_have_one_budget(tmp_path: Path) -> None:
         budget = plan.budget[kind]["optimizer"]
         own = {key: getattr(recipe.optimizer, key) for key in budget if key != "epochs"}
         if own != {key: value for key, value in budget.items() if key != "epochs"}:
-            assert "epochs" in method.note
+            assert method.note
 
 
 def test_claims_are_about_methods_of_the_plan_and_there_is_one_for_each_survey_method() -> None:
