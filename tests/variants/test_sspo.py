@@ -174,7 +174,7 @@ def test_values_out_of_range_are_refused(field: str, value: object) -> None:
 
 
 def test_a_least_weight_above_the_first_one_is_refused() -> None:
-    """The weight falls from g_init to g_min; the other way round one of them would count for nothing."""
+    """The weight falls from g_init to g_min; the other way round one would count for nothing."""
     assert Sspo(g_init=0.5, g_min=0.5).init_state(FACTS)["labelled_weight"] == 0.5
     with pytest.raises(RecipeError, match=r"g_min is 0\.6, above g_init 0\.5"):
         Sspo(g_init=0.5, g_min=0.6)
