@@ -1,19 +1,21 @@
 """Claims about methods, decided over prompts and seeds; not a plug-in.
 
 ``treatment`` is ``direction`` than ``control`` plus ``margin``: it *holds* when the interval of the
-difference lies wholly on its side and every seed of the treatment does; it *does not hold* when the
-interval lies wholly on the other side; else it is *not distinguishable* here.
+difference lies wholly on its side, *does not hold* when it lies wholly on the other, and is *not
+distinguishable* here else. The interval holds the chance of prompts and of training seeds.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from dpo_diag.analyzers._base import finding
-from dpo_diag.analyzers._claims import UNDECIDED, ClaimSpec, decide
+from dpo_diag.analyzers._claims import FAILS, HOLDS, UNDECIDED
 from dpo_diag.analyzers._method_values import MAIN, STATISTICS, difference_of, table_of
 from dpo_diag.errors import TableError
+from dpo_diag.stats.compare import Difference
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class MethodClaim:
 
 
 def claim_row(
-    analyzer: str, claim: MethodClaim, values: pd.DataFrame, *, level: float, seed: int
+    analyzer: str, claim: MethodClaim, values: pd.DataFrame, *, level: float
 ) -> tuple[dict[str, Any], str]:
     """The Findings row that decides a claim, and each seed's own difference in words.
 
@@ -76,7 +78,6 @@ def claim_row(
         claim: what to decide.
         values: MethodValues.
         level: of the claim's interval; already corrected for the number of claims.
-        seed: of the permutation check.
     """
     kind = STATISTICS[claim.statistic]
     place = {
@@ -93,8 +94,7 @@ def claim_row(
         flag = f"no values of the method {missing}"
         row = finding(analyzer, claim.statistic, claim.treatment, **place, flag=flag)
         return {**row, "verdict": UNDECIDED}, ""
-    difference, seeds = difference_of(first, second, level=level, seed=seed, margin=claim.margin)
-    spec = ClaimSpec(claim.text, "mean_cost", claim.treatment, claim.direction)
+    difference, seeds = difference_of(first, second, level=level, margin=claim.margin)
     row = finding(
         analyzer,
         claim.statistic,
@@ -109,8 +109,17 @@ def claim_row(
         n=difference.n,
         n_clusters=difference.n_clusters,
         better="neither",
-        verdict=decide(difference, seeds, spec),
+        verdict=_verdict(difference, claim.direction),
         flag=difference.flag,
     )
     spread = ", ".join(f"{value:.3g}" for value in seeds)
     return row, f"{claim.text}: {row['verdict']}; each seed's own difference: {spread}."
+
+
+def _verdict(difference: Difference, direction: str) -> str:
+    if math.isnan(difference.low) or math.isnan(difference.high):
+        return UNDECIDED
+    is_above, is_below = difference.low > 0.0, difference.high < 0.0
+    if not (is_above or is_below):
+        return UNDECIDED
+    return HOLDS if is_above == (direction == "higher") else FAILS

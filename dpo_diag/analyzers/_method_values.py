@@ -5,8 +5,8 @@ import pandas as pd
 from scipy import stats
 
 from dpo_diag.analyzers._rows import Statistic, interval_of
-from dpo_diag.stats.compare import Difference, no_difference, paired_difference
-from dpo_diag.stats.intervals import Interval
+from dpo_diag.stats.compare import Difference, no_difference
+from dpo_diag.stats.intervals import Interval, clustered_mean
 
 MAIN = "main"
 _SHARE = "share of pairs"
@@ -79,40 +79,93 @@ def interval_over(table: pd.DataFrame, kind: Statistic, level: float) -> Interva
 
 
 def difference_of(
-    first: pd.DataFrame, second: pd.DataFrame, *, level: float, seed: int, margin: float = 0.0
+    first: pd.DataFrame, second: pd.DataFrame, *, level: float, margin: float = 0.0
 ) -> tuple[Difference, np.ndarray]:
-    """First method minus second plus ``margin``, and each seed of the first on its own.
+    """First method minus second plus ``margin``, and each seed of it on its own.
 
     Args:
         first: as ``table_of`` gives it.
         second: of the method compared with; without columns it stands for 0.
         level: nominal coverage.
-        seed: of the permutation check.
         margin: added to the second method's number.
 
     Returns:
-        The difference (paired on units, prompt-clustered; Welch's t over seeds for numbers of the
-        whole model, Student's where there is no second method) and (S,) each seed's own difference
-        from the second's mean over its seeds.
+        The difference, paired on units and seeds (see ``two_way``), or Welch's t over seeds for
+        numbers of the whole model; and (S,) each seed's own difference.
     """
     if not len(first):
         return no_difference("no rows"), np.zeros(0)
+    is_value = not second.shape[1]
     if is_whole(first):
-        return _over_seeds(seed_means(first), seed_means(second), level, margin)
-    against = second if second.shape[1] else first * 0.0
-    shared = first.index.intersection(against.index).sort_values()
-    if not len(shared):
-        return no_difference("no row in both methods"), np.zeros(0)
-    first, against = first.loc[shared], against.loc[shared]
-    difference = paired_difference(
-        first.mean(axis=1).to_numpy(float),
-        against.mean(axis=1).to_numpy(float),
-        _prompts(first),
-        level=level,
-        rng=np.random.default_rng(seed),
+        against = np.zeros(0) if is_value else seed_means(second)
+        return _over_seeds(seed_means(first), against, level, margin)
+    if is_value:
+        paired = first
+    else:
+        shared = first.index.intersection(second.index).sort_values()
+        seeds = first.columns.intersection(second.columns).sort_values()
+        if not len(shared) or not len(seeds):
+            return no_difference("no row in both methods"), np.zeros(0)
+        paired = first.loc[shared, seeds] - second.loc[shared, seeds]
+    difference = two_way(paired, level=level)
+    return moved(difference, margin), seed_means(paired) - margin
+
+
+def two_way(paired: pd.DataFrame, *, level: float) -> Difference:
+    """Mean of a (units, seeds) table with both sources of chance in its error.
+
+    Prompts and seeds are crossed: ``value = mean + prompt + seed + rest``. The variance of the
+    mean is that over prompts (clustered) plus that over seeds, less the rest, which both contain;
+    never less than either. Student's t with Satterthwaite's degrees of freedom: few seeds count
+    for what they are where the seeds decide, and hardly where the prompts do.
+
+    Args:
+        paired: (units, seeds) differences without NaN.
+        level: nominal coverage, in (0, 1).
+
+    Returns:
+        NaN limits and p-value where nothing varies; with one seed the error is the prompts' alone,
+        flagged.
+
+    Source: crossed random effects; the same sum as two-way clustering (Cameron, Gelbach and Miller
+    2011, from memory).
+    """
+    values, prompts = paired.to_numpy(float), _prompts(paired)
+    n_units, n_seeds = values.shape
+    by_prompt = clustered_mean(values.mean(axis=1), prompts, level=level)
+    over_prompts = 0.0 if np.isnan(by_prompt.se) else by_prompt.se**2
+    row = no_difference("")._replace(
+        estimate=float(values.mean()),
+        n=n_units,
+        n_clusters=by_prompt.n_clusters,
+        method="paired on prompts and training seeds, both in the error",
     )
-    seeds = seed_means(first) - against.to_numpy(float).mean() - margin
-    return moved(difference, margin), seeds
+    over_seeds = rest = 0.0
+    if n_seeds > 1:
+        over_seeds = float(np.var(values.mean(axis=0), ddof=1)) / n_seeds
+        if n_units > 1:
+            rest = _rest(values) / (n_units * n_seeds)
+    else:
+        row = row._replace(flag="one seed: its own chance is not in the interval")
+    variance = max(over_prompts + over_seeds - rest, over_prompts, over_seeds)
+    if not variance > 0.0:
+        return row._replace(flag=row.flag or "no difference varies")
+    spread = over_seeds**2 / max(n_seeds - 1, 1) + over_prompts**2 / max(row.n_clusters - 1, 1)
+    df, se = (over_prompts + over_seeds) ** 2 / spread, float(np.sqrt(variance))
+    half = float(stats.t.isf((1.0 - level) / 2.0, df)) * se
+    return row._replace(
+        low=row.estimate - half,
+        high=row.estimate + half,
+        p_value=float(2.0 * stats.t.sf(abs(row.estimate) / se, df)),
+        se=se,
+        df=float(df),
+    )
+
+
+def _rest(values: np.ndarray) -> float:
+    """Variance that neither the unit nor the seed explains."""
+    left = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    return float(np.sum(left**2)) / ((values.shape[0] - 1) * (values.shape[1] - 1))
 
 
 def _over_seeds(

@@ -6,25 +6,22 @@ prompt's value is first averaged over the seeds. ``seed_sd_...`` beside it is th
 over seeds of the whole number. A number of the whole model (CVaR, the confirmed worst prompt, the
 least content group) has no prompts behind it: its interval is Student's over the seeds.
 
-A difference counts (``better``, ``worse``) when Holm's p-value over all methods is below the level
-*and* every seed of the method lies on the same side of the baseline's mean over its seeds, so that
-one lucky seed decides nothing. A claim holds by the same two conditions, all claims at once
-(Bonferroni): see ``_method_claims``.
+A difference between two methods is paired on prompts and on seeds, and its error holds both: the
+spread over prompts and that over seeds, with degrees of freedom that count few seeds for what they
+are (``two_way``). It is called ``better`` or ``worse`` by Holm's p-value over all methods; a claim
+is decided by an interval of the same kind, all claims at once (Bonferroni): see
+``_method_claims``.
 
-Misleads: five seeds say little about the spread over all seeds; the base model and the data are
-the same for all, so nothing here speaks for other ones. The level, and the corrections of Holm and
-Bonferroni, speak for prompts alone: seeds only have to agree on the side. Simulated with the
-spreads of helpfulness in the sandbox, two equal methods with seeds drawn independently come out
-better or worse in 13 of 100 comparisons with five seeds each (one claim in 16 holds), where one
-seed means one order of the data for both in less than one of 100. Fewer seeds decide worse, and
-"does not hold" does not ask the seeds at all.
+Misleads: five seeds say little about the spread over all seeds, and the error allows for that, so
+that small true differences often come out as not distinguishable; the base model and the data are
+the same for all, so nothing here speaks for other ones.
 
 Source: Miller 2411.00640 (paired, clustered differences); statistics.md on seeds as a second
 level. Start reading at ``difference_of``.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -74,8 +71,8 @@ class Methods(Analyzer):
     question: ClassVar[str] = "What does each training method buy, and what does it cost?"
     reading: ClassVar[str] = (
         "Each number is a mean over seeds and prompts; its interval is over prompts for these "
-        "seeds. seed_sd is the spread of the whole number over seeds. Better and worse need both "
-        "the paired test over prompts and every seed on the same side."
+        "seeds. seed_sd is the spread of the whole number over seeds. Differences are paired on "
+        "prompts and seeds, and their intervals hold the chance of both."
     )
     misleads: ClassVar[str] = (
         "One base model and one data set: seeds of the training vary, these do not. The level "
@@ -90,7 +87,6 @@ class Methods(Analyzer):
     def run(self, tables: Tables, params: Any, rng: np.random.Generator) -> AnalyzerResult:
         """Numbers of every method, differences from the baseline, decisions on the claims."""
         self.check(tables)
-        seed = int(rng.integers(2**31))
         values = tables["MethodValues"]
         models = sorted(values["model_id"].unique())
         wanted = [*STATISTICS, *sorted(set(values["statistic"]) - set(STATISTICS))]
@@ -102,13 +98,13 @@ class Methods(Analyzer):
                 own = {m: table_of(part, statistic, m) for m in models}
                 if arm == MAIN or any(len(table) for table in own.values()):
                     rows += _own_rows(statistic, own, arm, params)
-                    families.append(_family(statistic, own, arm, params=params, seed=seed))
+                    families.append(_family(statistic, own, arm, params))
         for family in families:
             rows += family
         notes = []
         level = 1.0 - (1.0 - params.ci_level) / max(len(params.claims), 1)
         for claim in params.claims:
-            row, note = claim_row(NAME, claim, values, level=level, seed=seed)
+            row, note = claim_row(NAME, claim, values, level=level)
             rows.append(row)
             notes.append(note)
         return AnalyzerResult(
@@ -190,20 +186,17 @@ def _flags(interval: Any, table: pd.DataFrame) -> str:
 
 
 def _family(
-    statistic: str, own: Mapping[str, pd.DataFrame], arm: str, *, params: Any, seed: int
+    statistic: str, own: Mapping[str, pd.DataFrame], arm: str, params: Any
 ) -> list[dict[str, Any]]:
     """Every method against the baseline on one statistic, Holm over the methods."""
     if params.baseline_id not in own:
         return []
-    kind = STATISTICS.get(statistic, _UNKNOWN)
-    kind = dataclasses.replace(kind, name=statistic)
-    entries, agreeing = [], []
+    kind = dataclasses.replace(STATISTICS.get(statistic, _UNKNOWN), name=statistic)
+    entries = []
     for model, table in own.items():
         if model == params.baseline_id:
             continue
-        difference, seeds = difference_of(
-            table, own[params.baseline_id], level=params.ci_level, seed=seed
-        )
+        difference, _ = difference_of(table, own[params.baseline_id], level=params.ci_level)
         entries.append(
             comparison(
                 NAME,
@@ -215,16 +208,4 @@ def _family(
                 label=_label(arm),
             )
         )
-        agreeing.append(bool(len(seeds)) and bool(np.all(np.sign(seeds) == np.sign(seeds[0]))))
-    return _with_seeds(judge(entries, params.ci_level), agreeing)
-
-
-def _with_seeds(rows: Sequence[dict[str, Any]], agreeing: Sequence[bool]) -> list[dict[str, Any]]:
-    """Take back a verdict on which the seeds do not agree."""
-    result = []
-    for row, agree in zip(rows, agreeing, strict=True):
-        if row["verdict"] in ("better", "worse") and not agree:
-            flag = "; ".join(filter(None, (row["flag"], "the seeds do not agree")))
-            row = {**row, "verdict": "not distinguishable", "flag": flag}
-        result.append(row)
-    return result
+    return judge(entries, params.ci_level)

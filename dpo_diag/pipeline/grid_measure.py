@@ -4,6 +4,7 @@ Everything is measured against the sandbox's truth. A model is loaded once; pair
 base model's own rows are prepared once per process. Start reading at ``Measure``.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -276,7 +277,9 @@ class Measure:
                 own = replace(plan, seed=plan.seed + 2)
                 rows = self.sample(engine, self.asked(plan.split), own)
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows[["prompt_id", "sample_index", "response"]].to_parquet(path)
+            whole = path.with_suffix(f".{os.getpid()}")  # two processes may come here at once
+            rows[["prompt_id", "sample_index", "response"]].to_parquet(whole)
+            os.replace(whole, path)
         return pd.read_parquet(path)
 
 

@@ -1,10 +1,12 @@
 """Runs of the grid: train, measure, keep the numbers; what is done is not done again.
 
 Each process takes one run at a time, one thread each, because small models are fastest so. Start
-reading at ``run_grid``.
+reading at ``run_grid``. A run counts as done while its recipe, its data and how it is measured are
+the same; a change to the code of a loss within one version is not seen: delete ``results`` then.
 """
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
@@ -12,6 +14,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ PLANS = {
     FLIP: Plan("test", n_samples=2, shifted=False, tail=False),
     STRENGTH: Plan("validation", shifted=False, tail=False),
 }
+REFERENCES, UNLABELLED = "pair_reference_answers.jsonl", "unlabelled.jsonl"
 TIE = 0.005
 """Strengths whose scores lie closer than this are equal; the first listed wins."""
 
@@ -197,14 +201,20 @@ def training_pairs(run: Run, root: Path) -> PairSet:
 def inputs_of(run: Run, plan: GridPlan, root: Path) -> Inputs:
     """The data beside the pairs that the run's variant needs."""
     needs = recipe_of(run, plan, root).build_variant().needs
-    prompts = unlabelled = samples = None
-    if needs.reference_answers:
-        prompts = read_prompts(str(root / "pair_reference_answers.jsonl"))
-    if needs.unlabelled:
-        unlabelled = _jsonl(root / "unlabelled.jsonl")
-    if needs.sample_table:
-        samples = _jsonl(root / SAMPLES)
+    prompts = read_prompts(str(root / REFERENCES)) if needs.reference_answers else None
+    unlabelled = _jsonl(root / UNLABELLED) if needs.unlabelled else None
+    samples = _jsonl(root / SAMPLES) if needs.sample_table else None
     return Inputs(prompts, unlabelled, samples)
+
+
+def data_files(run: Run, plan: GridPlan, root: Path) -> list[Path]:
+    """The files that a run learns from: base model, pairs, and what its variant needs beside."""
+    needs = recipe_of(run, plan, root).build_variant().needs
+    pairs = selected_path(root, run.method) if run.method.select else None
+    files = [root / "base" / "model.safetensors", pairs or root / f"{run.method.pairs}.jsonl"]
+    files += [root / REFERENCES] if needs.reference_answers else []
+    files += [root / UNLABELLED] if needs.unlabelled else []
+    return files + ([root / SAMPLES] if needs.sample_table else [])
 
 
 def _jsonl(path: Path) -> pd.DataFrame:
@@ -231,9 +241,13 @@ def _is_done(root: Path, plan: GridPlan, run: Run) -> bool:
 def _state(run: Run, plan: GridPlan, root: Path) -> str:
     """What a run's numbers depend on: its recipe as resolved, its data, how it is measured."""
     recipe = dump_recipe(recipe_of(run, plan, root)).replace(str(root), "")
-    method = run.method
-    pairs = [method.select, method.keep, method.pairs]
-    return content_hash([__version__, recipe, pairs, dataclasses.asdict(PLANS[run.arm])])
+    data = [_file_hash(path) for path in data_files(run, plan, root)]
+    return content_hash([__version__, recipe, data, dataclasses.asdict(PLANS[run.arm])])
+
+
+@lru_cache
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _result(root: Path, run: Run) -> Path:

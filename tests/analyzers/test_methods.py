@@ -6,7 +6,13 @@ import pytest
 from scipy import stats
 
 from dpo_diag.analyzers._method_claims import MethodClaim
-from dpo_diag.analyzers._method_values import difference_of, interval_over, seed_means, table_of
+from dpo_diag.analyzers._method_values import (
+    difference_of,
+    interval_over,
+    seed_means,
+    table_of,
+    two_way,
+)
 from dpo_diag.analyzers.methods import Methods, Parameters
 from dpo_diag.errors import TableError
 
@@ -67,7 +73,7 @@ def test_number_of_the_whole_model_has_students_interval_over_seeds() -> None:
 def test_difference_of_whole_numbers_is_welchs() -> None:
     first, second = [0.1, 0.2, 0.6, 0.3], [0.8, 0.9, 0.7]
     tables = [table_of(whole("m", n), "cost_cvar", "m") for n in (first, second)]
-    difference, seeds = difference_of(*tables, level=0.95, seed=0)
+    difference, seeds = difference_of(*tables, level=0.95)
     oracle = stats.ttest_ind(first, second, equal_var=False)
     low, high = oracle.confidence_interval(0.95)
     assert difference.p_value == pytest.approx(oracle.pvalue)
@@ -79,7 +85,7 @@ def test_a_whole_number_against_a_value_counts_its_own_seeds_only() -> None:
     """One-sample t: four seeds are four observations, whatever they are compared with."""
     numbers = [0.1, 0.2, 0.6, 0.3]
     first = table_of(whole("m", numbers), "cost_cvar", "m")
-    difference, seeds = difference_of(first, pd.DataFrame(), level=0.95, seed=0, margin=0.5)
+    difference, seeds = difference_of(first, pd.DataFrame(), level=0.95, margin=0.5)
     low, high = stats.t.interval(0.95, 3, loc=0.3 - 0.5, scale=stats.sem(numbers))
     assert (difference.low, difference.high) == pytest.approx((low, high))
     assert (difference.n, difference.n_clusters) == (4, 4)
@@ -111,12 +117,56 @@ def test_planted_shift_is_found_with_its_direction() -> None:
 
 
 def test_a_difference_that_one_seed_makes_decides_nothing() -> None:
-    """The paired test over prompts is certain; the seeds point both ways."""
-    findings = run(planted((-0.2, 0.05)))
-    row = only(findings, statistic="mean_cost", baseline_id="dpo")
-    assert row["p_adjusted"] < 1e-6
+    """Over prompts alone it would be certain; the seeds point both ways."""
+    row = only(run(planted((-0.2, 0.05))), statistic="mean_cost", baseline_id="dpo")
     assert row["verdict"] == "not distinguishable"
-    assert "seeds do not agree" in row["flag"]
+    assert row["ci_low"] < -0.2
+    assert row["ci_high"] > 0.05
+
+
+def test_error_of_a_difference_by_hand() -> None:
+    """Prompts' means 0, .3, .6; seeds' means .1, .5; no rest but -.1, .1 in two cells each.
+
+    Over prompts .3^2 / 3 = .03; over seeds .08 / 2 = .04; rest .04 / ((3 - 1)(2 - 1)) / 6.
+    """
+    table = np.array([[-0.2, 0.2], [0.0, 0.6], [0.5, 0.7]])
+    frame = table_of(values_of("m", table), "mean_cost", "m")
+    difference = two_way(frame, level=0.95)
+    left = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    variance = 0.03 + 0.04 - (left**2).sum() / 2 / 6
+    df = 0.07**2 / (0.03**2 / 2 + 0.04**2 / 1)
+    half = stats.t.ppf(0.975, df) * np.sqrt(variance)
+    assert difference.estimate == pytest.approx(0.3)
+    assert difference.high == pytest.approx(0.3 + half)
+    assert difference.df == pytest.approx(df)
+
+
+@pytest.mark.parametrize(("prompt_sd", "seed_sd"), [(0.3, 0.02), (0.3, 0.0), (0.05, 0.02)])
+def test_two_equal_methods_are_told_apart_in_one_of_twenty(
+    prompt_sd: float, seed_sd: float
+) -> None:
+    """300 worlds of 100 prompts and 5 seeds: at most 5 % and three standard errors (3.8)."""
+    rng = np.random.default_rng(2)
+    wrong = 0
+    for _ in range(300):
+        noise = rng.normal(0, prompt_sd, (100, 1)) + rng.normal(0, seed_sd, (1, 5))
+        table = table_of(values_of("m", noise + rng.normal(0, 0.1, (100, 5))), "mean_cost", "m")
+        difference = two_way(table, level=0.95)
+        wrong += not difference.low < 0 < difference.high
+    assert wrong <= 0.088 * 300
+
+
+def test_one_seed_says_that_its_chance_is_missing() -> None:
+    frame = values_of("m", np.array([[0.1], [0.3]]))
+    difference = two_way(table_of(frame, "mean_cost", "m"), level=0.95)
+    assert "one seed" in difference.flag
+    assert difference.low < 0.2 < difference.high
+
+
+def test_a_method_that_is_the_other_has_no_interval() -> None:
+    difference = two_way(table_of(values_of("m", np.zeros((3, 2))), "mean_cost", "m"), level=0.95)
+    assert np.isnan(difference.low)
+    assert difference.flag == "no difference varies"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +179,7 @@ def test_a_difference_that_one_seed_makes_decides_nothing() -> None:
         ((0.0, 0.0), "lower", 0.0, "not distinguishable"),
     ],
 )
-def test_claims_are_decided_by_interval_and_seeds(
+def test_claims_are_decided_by_the_interval(
     shift: tuple[float, ...], direction: str, margin: float, verdict: str
 ) -> None:
     claim = MethodClaim("text", "mean_cost", "other", direction, control="dpo", margin=margin)
