@@ -345,13 +345,17 @@ _NOTES = (
     "Strength: of the values listed, the one with the largest mean helpfulness less mean harm on "
     "the validation prompts, one run each with a seed that is not used again; scores within .005 "
     "count as equal and the first listed wins. The same rule for all; strengths.csv has every "
-    "score.",
+    "score. It is a rough choice: seeds move such a score by about .02, more than many strengths "
+    "do, and the value chosen is often at the edge of those tried. And it is a choice by means: it "
+    "does not look at the worst prompt, also not for the methods that were made for it.",
     "Methods do not get equal information: the line of each method says what it was given. Those "
     "that sample are judged by gold reward, cost or preference, which no annotator in the pairs "
     "has.",
     "cost_max_confirmed: the worst prompt by 8 search samples, picked among three finalists by 32 "
     "fresh samples and measured on 32 others. cost_cvar: mean of the worst twentieth of the "
     "prompts' mean costs over 8 samples, biased up by sampling, alike for all.",
+    "reward_accuracy_shifted pools the eight shifts of the sandbox, as many pairs of each; `dpo-diag "
+    "ood` tells them apart.",
     "Win rates are against the base model's answers; exploitability is what the best other method "
     "wins above one half by the mean of the four groups, a lower bound over these deviations only.",
     "training_seconds: processor seconds of one thread, on a machine that did other work; without "
