@@ -354,8 +354,8 @@ _NOTES = (
     "cost_max_confirmed: the worst prompt by 8 search samples, picked among three finalists by 32 "
     "fresh samples and measured on 32 others. cost_cvar: mean of the worst twentieth of the "
     "prompts' mean costs over 8 samples, biased up by sampling, alike for all.",
-    "reward_accuracy_shifted pools the eight shifts of the sandbox, as many pairs of each; `dpo-diag "
-    "ood` tells them apart.",
+    "reward_accuracy_shifted pools the eight shifts of the sandbox, as many pairs of each; "
+    "`dpo-diag ood` tells them apart.",
     "Win rates are against the base model's answers; exploitability is what the best other method "
     "wins above one half by the mean of the four groups, a lower bound over these deviations only.",
     "training_seconds: processor seconds of one thread, on a machine that did other work; without "
