@@ -75,8 +75,8 @@ class Methods(Analyzer):
         "prompts and seeds, and their intervals hold the chance of both."
     )
     misleads: ClassVar[str] = (
-        "One base model and one data set: seeds of the training vary, these do not. The level "
-        "speaks for prompts; seeds only have to agree on the side, which a few do by chance."
+        "One base model and one data set: seeds of the training vary, these do not. With few seeds "
+        "a small true difference is seldom distinguishable."
     )
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "MethodValues": ("model_id", "arm", "seed", "statistic", "unit_id", "prompt_id", "value"),
