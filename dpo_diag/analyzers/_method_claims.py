@@ -13,7 +13,13 @@ import pandas as pd
 
 from dpo_diag.analyzers._base import finding
 from dpo_diag.analyzers._claims import FAILS, HOLDS, UNDECIDED
-from dpo_diag.analyzers._method_values import MAIN, STATISTICS, difference_of, table_of
+from dpo_diag.analyzers._method_values import (
+    MAIN,
+    STATISTICS,
+    bound_of,
+    difference_of,
+    table_of,
+)
 from dpo_diag.errors import TableError
 from dpo_diag.stats.compare import Difference
 
@@ -94,7 +100,9 @@ def claim_row(
         flag = f"no values of the method {missing}"
         row = finding(analyzer, claim.statistic, claim.treatment, **place, flag=flag)
         return {**row, "verdict": UNDECIDED}, ""
-    difference, seeds = difference_of(first, second, level=level, margin=claim.margin)
+    difference, seeds = difference_of(
+        first, second, level=level, margin=claim.margin, bound=bound_of(claim.statistic)
+    )
     row = finding(
         analyzer,
         claim.statistic,

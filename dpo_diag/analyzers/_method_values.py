@@ -78,8 +78,18 @@ def interval_over(table: pd.DataFrame, kind: Statistic, level: float) -> Interva
     return interval_of(kind, unit_means, _prompts(table), level)
 
 
+def bound_of(statistic: str) -> float:
+    """Largest absolute difference that the statistic can have: shares and scores lie in [0, 1]."""
+    return np.inf if statistic == "training_seconds" or statistic not in STATISTICS else 1.0
+
+
 def difference_of(
-    first: pd.DataFrame, second: pd.DataFrame, *, level: float, margin: float = 0.0
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    level: float,
+    margin: float = 0.0,
+    bound: float = np.inf,
 ) -> tuple[Difference, np.ndarray]:
     """First method minus second plus ``margin``, and each seed of it on its own.
 
@@ -88,6 +98,7 @@ def difference_of(
         second: of the method compared with; without columns it stands for 0.
         level: nominal coverage.
         margin: added to the second method's number.
+        bound: largest absolute difference that is possible; few seeds would promise more.
 
     Returns:
         The difference, paired on units and seeds (see ``two_way``), or Welch's t over seeds for
@@ -98,7 +109,8 @@ def difference_of(
     is_value = not second.shape[1]
     if is_whole(first):
         against = np.zeros(0) if is_value else seed_means(second)
-        return _over_seeds(seed_means(first), against, level, margin)
+        found, seeds = _over_seeds(seed_means(first), against, level, margin)
+        return _within(found, -bound - margin, bound - margin), seeds
     if is_value:
         paired = first
     else:
@@ -107,8 +119,13 @@ def difference_of(
         if not len(shared) or not len(seeds):
             return no_difference("no row in both methods"), np.zeros(0)
         paired = first.loc[shared, seeds] - second.loc[shared, seeds]
-    difference = two_way(paired, level=level)
+    difference = _within(two_way(paired, level=level), -bound, bound)
     return moved(difference, margin), seed_means(paired) - margin
+
+
+def _within(difference: Difference, low: float, high: float) -> Difference:
+    limits = np.clip([difference.low, difference.high], low, high)  # NaN stays
+    return difference._replace(low=float(limits[0]), high=float(limits[1]))
 
 
 def two_way(paired: pd.DataFrame, *, level: float) -> Difference:

@@ -36,6 +36,7 @@ from dpo_diag.analyzers._method_claims import MethodClaim, claim_row
 from dpo_diag.analyzers._method_values import (
     MAIN,
     STATISTICS,
+    bound_of,
     difference_of,
     interval_over,
     seed_means,
@@ -196,7 +197,9 @@ def _family(
     for model, table in own.items():
         if model == params.baseline_id:
             continue
-        difference, _ = difference_of(table, own[params.baseline_id], level=params.ci_level)
+        difference, _ = difference_of(
+            table, own[params.baseline_id], level=params.ci_level, bound=bound_of(statistic)
+        )
         entries.append(
             comparison(
                 NAME,

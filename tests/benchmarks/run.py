@@ -57,7 +57,7 @@ def measure_variants(sandbox: Path) -> dict[str, Any]:
         *("--pairs", str(sandbox / "panel.jsonl")),
         *("--unlabelled", str(sandbox / "unlabelled.jsonl")),
         # a block holds a whole period of everything that is not done in every step
-        *("--block", "16", "--blocks", "5", "--repeats", "3"),
+        *("--block", "16", "--blocks", "3", "--repeats", "1"),
     ]
     return measure("variants")
 
