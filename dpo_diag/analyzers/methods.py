@@ -39,6 +39,7 @@ from dpo_diag.analyzers._method_values import (
     bound_of,
     difference_of,
     interval_over,
+    is_whole,
     seed_means,
     table_of,
 )
@@ -200,15 +201,16 @@ def _family(
         difference, _ = difference_of(
             table, own[params.baseline_id], level=params.ci_level, bound=bound_of(statistic)
         )
-        entries.append(
-            comparison(
-                NAME,
-                kind,
-                model,
-                params.baseline_id,
-                difference=difference,
-                params=_Recorded(params.ci_level),
-                label=_label(arm),
-            )
+        entry = comparison(
+            NAME,
+            kind,
+            model,
+            params.baseline_id,
+            difference=difference,
+            params=_Recorded(params.ci_level),
+            label=_label(arm),
         )
+        if is_whole(table):  # seeds are what is few there, not prompts
+            entry.row["flag"] = difference.flag
+        entries.append(entry)
     return judge(entries, params.ci_level)

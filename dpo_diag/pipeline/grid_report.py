@@ -47,13 +47,17 @@ from dpo_diag.variants._base import Needs
 
 HEADLINE = (
     ("mean_helpfulness", "all"),
+    ("seed_sd_mean_helpfulness", "all"),
     ("mean_cost", "all"),
+    ("seed_sd_mean_cost", "all"),
     ("trap_cost", "all"),
     ("cost_cvar", "all"),
     ("cost_max_confirmed", "all"),
+    ("seed_sd_cost_max_confirmed", "all"),
     ("benign_refusal_rate", "all"),
     ("unparsed_rate", "all"),
     ("reward_accuracy", "all"),
+    ("seed_sd_reward_accuracy", "all"),
     ("reward_accuracy_shifted", "all"),
     ("broken_rate", "all"),
     ("displacement_rate", "all"),
@@ -355,7 +359,7 @@ _NOTES = (
     "fresh samples and measured on 32 others. cost_cvar: mean of the worst twentieth of the "
     "prompts' mean costs over 8 samples, biased up by sampling, alike for all.",
     "reward_accuracy_shifted pools the eight shifts of the sandbox, as many pairs of each; "
-    "`dpo-diag ood` tells them apart.",
+    "the analyzer ood tells them apart.",
     "Win rates are against the base model's answers; exploitability is what the best other method "
     "wins above one half by the mean of the four groups, a lower bound over these deviations only.",
     "training_seconds: processor seconds of one thread, on a machine that did other work; without "
