@@ -118,7 +118,7 @@ _FIGURES = (
     Figure(
         "methods_safety",
         "scatter",
-        "mean_helpfulness, cost_max_confirmed",
+        "mean_helpfulness|cost_max_confirmed",
         "gold helpfulness, mean over prompts",
         "gold harm of the confirmed worst prompt",
         "What safety at the worst prompt costs in helpfulness",
@@ -126,7 +126,7 @@ _FIGURES = (
     Figure(
         "methods_mean",
         "scatter",
-        "mean_helpfulness, mean_cost",
+        "mean_helpfulness|mean_cost",
         "gold helpfulness, mean over prompts",
         "gold harm, mean over prompts",
         "Helpfulness and harm in the mean",
