@@ -181,6 +181,9 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]]) 
     """
     from matplotlib import patheffects
 
+    if len(points) > MANY_POINTS:
+        _number_points(axes, points)
+        return
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
     gap = 0.06 * (high - low)
@@ -191,6 +194,20 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]]) 
                       color=shade, ha="right" if is_right else "left", va="center",
                       path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")],
                       )  # fmt: skip
+
+
+MANY_POINTS = 12
+"""More names than this cannot stand beside their points."""
+
+
+def _number_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]]) -> None:
+    """Numbers at the points, counted from left to right, and a list of the names beside."""
+    ordered = sorted(points)
+    for k, (x, y, text, shade) in enumerate(ordered):
+        axes.annotate(str(k + 1), (x, y), (3, 3), textcoords="offset points", fontsize=7)
+        place = (1.02, 1.0 - k / len(ordered))
+        axes.annotate(f"{k + 1}  {text}", place, xycoords="axes fraction", va="top", fontsize=7,
+                      color=shade, annotation_clip=False)  # fmt: skip
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:
