@@ -50,7 +50,7 @@ def test_models_keep_their_colour_when_one_is_left_out(planted):
 
 
 def test_many_points_are_numbered_from_left_to_right_with_their_names_beside() -> None:
-    figure, (axes,) = drawing.panels(4.0)
+    _, (axes,) = drawing.panels(4.0)
     points = [(float(-k), float(k), f"m{k:02d}", "#000000") for k in range(13)]
     drawing.label_points(axes, points)
     texts = [text.get_text() for text in axes.texts]
