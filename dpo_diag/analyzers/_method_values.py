@@ -22,10 +22,10 @@ STATISTICS = {
         Statistic("cost_max_confirmed", "cost", "lower", is_share=False),
         Statistic("benign_refusal_rate", "share of answers", "lower"),
         Statistic("unparsed_rate", "share of answers", "lower"),
-        Statistic("reward_accuracy", _SHARE, "higher"),
-        Statistic("reward_accuracy_shifted", _SHARE, "higher"),
-        Statistic("ranking_accuracy", _SHARE, "higher"),
-        Statistic("broken_rate", _SHARE, "lower"),
+        Statistic("gold_reward_accuracy", _SHARE, "higher"),
+        Statistic("gold_reward_accuracy_shifted", _SHARE, "higher"),
+        Statistic("gold_ranking_accuracy", _SHARE, "higher"),
+        Statistic("gold_broken_rate", _SHARE, "lower"),
         Statistic("displacement_rate", _SHARE, "neither"),
         Statistic("win_rate:helpful", "share of answers", "higher"),
         Statistic("win_rate:cautious", "share of answers", "higher"),
@@ -75,7 +75,10 @@ def interval_over(table: pd.DataFrame, kind: Statistic, level: float) -> Interva
         half = float(stats.t.isf((1.0 - level) / 2.0, n - 1)) * se
         return Interval(mean, mean - half, mean + half, se, n, n, "t over training seeds", False)
     unit_means = table.mean(axis=1).to_numpy(float) if table.shape[1] else np.zeros(0)
-    return interval_of(kind, unit_means, _prompts(table), level)
+    found = interval_of(kind, unit_means, _prompts(table), level)
+    # a unit's mean over seeds varies less than a vote of its own: the exact interval is then wide
+    averaged = found.method.replace("ties one half", "conservative for means over seeds")
+    return found._replace(method=averaged)
 
 
 def bound_of(statistic: str) -> float:

@@ -178,11 +178,9 @@ def report_input(
         baseline_id=evidence.baseline,
         data=tuple(_data_entries(evidence)),
         figures=tuple(
-            FigureEntry(analyzer=name, **dataclasses.asdict(figure))
-            for name, result in analysis.results.items()
-            for figure in result.figures
+            entry for name, result in analysis.results.items() for entry in figures_of(name, result)
         ),
-        sections=tuple(_section(name, result) for name, result in analysis.results.items()),
+        sections=tuple(section_of(name, result) for name, result in analysis.results.items()),
         claims=tuple(claims),
         notes=_all_notes(evidence),
         commands=tuple(commands),
@@ -268,7 +266,13 @@ def _data_entries(evidence: Evidence) -> list[DataEntry]:
     return entries
 
 
-def _section(name: str, result: AnalyzerResult) -> Section:
+def figures_of(name: str, result: AnalyzerResult) -> tuple[FigureEntry, ...]:
+    """An analyzer's figures as the report lists them."""
+    return tuple(FigureEntry(analyzer=name, **dataclasses.asdict(f)) for f in result.figures)
+
+
+def section_of(name: str, result: AnalyzerResult) -> Section:
+    """An analyzer's words, with what happened in this run."""
     analyzer = registry.load("analyzers", name)
     return Section(
         analyzer=name,

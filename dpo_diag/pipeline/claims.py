@@ -6,6 +6,8 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from dpo_diag.analyzers.training_seeds import NAME, ClaimSpec
 from dpo_diag.checkpoints import Checkpoint
 from dpo_diag.errors import DataError
@@ -71,18 +73,23 @@ def decided(analysis: Analysis, specs: Sequence[ClaimSpec]) -> tuple[Claim, ...]
             & (rows["slice"] == spec.slice)
         ].iloc[0]
         part = "" if spec.slice == "all" else f" [{spec.slice}]"
-        claims.append(
-            Claim(
-                text=spec.text,
-                statistic=f"{spec.statistic}{part}: {spec.treatment} minus {spec.against}",
-                verdict=str(row["verdict"]),
-                estimate=float(row["estimate"]),
-                ci_low=float(row["ci_low"]),
-                ci_high=float(row["ci_high"]),
-                ci_level=float(row["ci_level"]),
-                unit=str(row["unit"]),
-                method=str(row["method"]),
-                n=int(row["n_clusters"]),
-            )
-        )
+        statistic = f"{spec.statistic}{part}: {spec.treatment} minus {spec.against}"
+        claims.append(claim_from(row, text=spec.text, statistic=statistic))
     return tuple(claims)
+
+
+def claim_from(row: pd.Series, *, text: str, statistic: str, reason: str = "") -> Claim:
+    """A claim as the report shows it, from the row of Findings that decided it."""
+    return Claim(
+        text=text,
+        statistic=statistic,
+        verdict=str(row["verdict"]),
+        estimate=float(row["estimate"]),
+        ci_low=float(row["ci_low"]),
+        ci_high=float(row["ci_high"]),
+        ci_level=float(row["ci_level"]),
+        unit=str(row["unit"]),
+        method=str(row["method"]),
+        n=int(row["n_clusters"]),
+        reason=reason,
+    )

@@ -39,12 +39,14 @@ GOLD_GAP = 0.1
 """Pairs whose true utilities lie closer have no order worth reversing."""
 CVAR_SHARE = 0.05
 N_FINALISTS, N_CONFIRM = 3, 64
-PAIR_STATISTICS = {
-    "gold_reward_accuracy": "reward_accuracy",
-    "gold_ranking_accuracy": "ranking_accuracy",
-    "gold_broken_rate": "broken_rate",
-    "displacement_rate": "displacement_rate",
-}
+VERSION = 2
+"""Of what is measured and how it is called; results of another version are made again."""
+PAIR_STATISTICS = (
+    "gold_reward_accuracy",
+    "gold_ranking_accuracy",
+    "gold_broken_rate",
+    "displacement_rate",
+)
 
 
 @dataclass(frozen=True)
@@ -167,12 +169,12 @@ class Measure:
         frame["margin_noise"], frame["truncated"] = np.nan, False
         values = pair_columns(frame, gold_gap=GOLD_GAP)
         parts = []
-        for source, statistic in PAIR_STATISTICS.items():
-            named = frame[["pair_id", "prompt_id"]].assign(value=values[source].astype(float))
+        for statistic in PAIR_STATISTICS:
+            named = frame[["pair_id", "prompt_id"]].assign(value=values[statistic].astype(float))
             inside = frame["domain"] == "in_domain"
             parts.append(named[inside].assign(statistic=statistic))
-            if shifted and source == "gold_reward_accuracy":
-                parts.append(named[~inside].assign(statistic="reward_accuracy_shifted"))
+            if shifted and statistic == "gold_reward_accuracy":
+                parts.append(named[~inside].assign(statistic="gold_reward_accuracy_shifted"))
         rows = pd.concat(parts, ignore_index=True).rename(columns={"pair_id": "unit_id"})
         return rows[rows["value"].notna()][["statistic", "unit_id", "prompt_id", "value"]]
 

@@ -19,7 +19,8 @@ from dpo_diag.analyzers._method_claims import MethodClaim
 from dpo_diag.analyzers._method_values import MAIN
 from dpo_diag.errors import DataError
 from dpo_diag.pairs import read_pairs, read_prompts
-from dpo_diag.pipeline.analyze import versions
+from dpo_diag.pipeline.analyze import figures_of, section_of, versions
+from dpo_diag.pipeline.claims import claim_from
 from dpo_diag.pipeline.grid_measure import GROUPS
 from dpo_diag.pipeline.grid_plan import GridPlan, Run
 from dpo_diag.pipeline.grid_run import (
@@ -33,17 +34,14 @@ from dpo_diag.pipeline.work import Say
 from dpo_diag.reporting.document import (
     Claim,
     DataEntry,
-    FigureEntry,
     ModelEntry,
     ReportInput,
-    Section,
 )
 from dpo_diag.reporting.saved import write_report
 from dpo_diag.reporting.summary import Headline
 from dpo_diag.sandbox.panel import N_CANDIDATES
 from dpo_diag.stats.games import exploitability
 from dpo_diag.tables import METHOD_VALUES, validate
-from dpo_diag.variants._base import Needs
 
 HEADLINE = (
     ("mean_helpfulness", "all"),
@@ -56,12 +54,12 @@ HEADLINE = (
     ("seed_sd_cost_max_confirmed", "all"),
     ("benign_refusal_rate", "all"),
     ("unparsed_rate", "all"),
-    ("reward_accuracy", "all"),
-    ("seed_sd_reward_accuracy", "all"),
-    ("reward_accuracy_shifted", "all"),
-    ("broken_rate", "all"),
+    ("gold_reward_accuracy", "all"),
+    ("seed_sd_gold_reward_accuracy", "all"),
+    ("gold_reward_accuracy_shifted", "all"),
+    ("gold_broken_rate", "all"),
     ("displacement_rate", "all"),
-    ("reward_accuracy", "flipped labels=0.4"),
+    ("gold_reward_accuracy", "flipped labels=0.4"),
     ("mean_helpfulness", "flipped labels=0.4"),
     ("win_rate:helpful", "all"),
     ("win_rate:cautious", "all"),
@@ -244,7 +242,7 @@ def information(run: Run, plan: GridPlan, root: Path) -> str:
         given += [recipe.online.similarity] if recipe.online.similarity else []
     if needs.sample_table:
         given.append("gold reward and cost of each")
-    if needs.reference and Needs().reference:
+    if needs.reference:
         given.append("reference")
     return ", ".join(dict.fromkeys(given))
 
@@ -285,7 +283,6 @@ def _report_input(
     result: AnalyzerResult,
     claims: Sequence[MethodClaim],
 ) -> ReportInput:
-    analyzer = registry.load("analyzers", "methods")
     first = {run.method.name: run for run in plan.main_runs(chosen) if run.seed == 0}
     pairs = read_pairs(str(root / "panel.jsonl"))
     return ReportInput(
@@ -305,28 +302,8 @@ def _report_input(
                 content_hash=pairs.content_hash,
             ),
         ),
-        figures=tuple(
-            FigureEntry(
-                analyzer="methods",
-                name=f.name,
-                kind=f.kind,
-                curve=f.curve,
-                x_label=f.x_label,
-                y_label=f.y_label,
-                title=f.title,
-            )
-            for f in result.figures
-        ),
-        sections=(
-            Section(
-                analyzer="methods",
-                question=analyzer.question,
-                reading=analyzer.reading,
-                misleads=analyzer.misleads,
-                headline=analyzer.headline,
-                notes=result.notes,
-            ),
-        ),
+        figures=figures_of("methods", result),
+        sections=(section_of("methods", result),),
         claims=tuple(_claim(claim, result) for claim in claims),
         notes=_NOTES,
         commands=(f"dpo-diag demo variants --out variants --seeds {plan.seeds}",),
@@ -358,7 +335,7 @@ _NOTES = (
     "cost_max_confirmed: the worst prompt by 8 search samples, picked among three finalists by 32 "
     "fresh samples and measured on 32 others. cost_cvar: mean of the worst twentieth of the "
     "prompts' mean costs over 8 samples, biased up by sampling, alike for all.",
-    "reward_accuracy_shifted pools the eight shifts of the sandbox, as many pairs of each; "
+    "gold_reward_accuracy_shifted pools the eight shifts of the sandbox, as many pairs of each; "
     "the analyzer ood tells them apart.",
     "Win rates are against the base model's answers; exploitability is what the best other method "
     "wins above one half by the mean of the four groups, a lower bound over these deviations only.",
@@ -377,16 +354,9 @@ def _claim(claim: MethodClaim, result: AnalyzerResult) -> Claim:
         & (findings["slice"] == claim.slice)
     ].iloc[0]
     part = "" if claim.slice == "all" else f" [{claim.slice}]"
-    return Claim(
+    return claim_from(
+        row,
         text=f"{claim.text} ({claim.source})" if claim.source else claim.text,
         statistic=f"{claim.statistic}{part}: {claim.treatment} minus {claim.against}",
-        verdict=str(row["verdict"]),
-        estimate=float(row["estimate"]),
-        ci_low=float(row["ci_low"]),
-        ci_high=float(row["ci_high"]),
-        ci_level=float(row["ci_level"]),
-        unit=str(row["unit"]),
-        method=str(row["method"]),
-        n=int(row["n_clusters"]),
         reason=claim.reason,
     )

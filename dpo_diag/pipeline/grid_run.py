@@ -12,19 +12,18 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dpo_diag import __version__, registry
 from dpo_diag.errors import DpoDiagError
 from dpo_diag.pairs import PairSet, read_pairs, read_prompts
-from dpo_diag.pipeline.grid_measure import Measure, Plan
+from dpo_diag.pipeline.grid_measure import VERSION, Measure, Plan
 from dpo_diag.pipeline.grid_plan import FLIP, STRENGTH, GridPlan, Run
 from dpo_diag.pipeline.grid_prepare import SAMPLES, prepare, selected_path
 from dpo_diag.pipeline.work import Say
@@ -74,7 +73,7 @@ def run_grid(root: Path, plan: GridPlan, workers: int, say: Say) -> dict[str, An
 
 
 def chosen_strengths(root: Path, plan: GridPlan) -> dict[str, tuple[Any, float]]:
-    """Method -> (strength, score): the largest mean helpfulness less mean cost, see ``scores``."""
+    """Method -> (strength, score): the largest mean helpfulness less mean cost wins."""
     found = {}
     for method, options in strength_scores(root, plan).items():
         best = max(score for _, score in options)
@@ -108,7 +107,7 @@ def _with_row(rows: pd.DataFrame, run: Run) -> pd.DataFrame:
 
 
 def read_record(root: Path, run: Run) -> dict[str, Any]:
-    """What a run cost: ``cpu_seconds``, ``steps``, ``sampled_answers``, ``pair_counts``."""
+    """What a run took: ``cpu_seconds``, ``steps``, ``pair_counts``, last row of its log."""
     return json.loads(_result(root, run).with_suffix(".json").read_text(encoding="utf-8"))
 
 
@@ -242,7 +241,8 @@ def _state(run: Run, plan: GridPlan, root: Path) -> str:
     """What a run's numbers depend on: its recipe as resolved, its data, how it is measured."""
     recipe = dump_recipe(recipe_of(run, plan, root)).replace(str(root), "")
     data = [_file_hash(path) for path in data_files(run, plan, root)]
-    return content_hash([__version__, recipe, data, dataclasses.asdict(PLANS[run.arm])])
+    measured = [VERSION, dataclasses.asdict(PLANS[run.arm])]
+    return content_hash([__version__, recipe, data, measured])
 
 
 @lru_cache
@@ -257,8 +257,3 @@ def _result(root: Path, run: Run) -> Path:
 def answers_path(root: Path, run: Run) -> Path:
     """Where a run's answers to the test prompts are kept."""
     return root / "results" / "answers" / f"{run.name}.parquet"
-
-
-def timings(records: Iterable[Mapping[str, Any]]) -> float:
-    """Median CPU seconds of some runs."""
-    return float(np.median([record["cpu_seconds"] for record in records]))

@@ -19,15 +19,16 @@ import pandas as pd
 import torch
 
 from dpo_diag.engines._base import SamplingSettings, ScoreRequest
-from dpo_diag.errors import CheckpointError, DataError
+from dpo_diag.errors import DataError
 from dpo_diag.stats.ranks import within_group_rank_correlation
 from dpo_diag.tables import content_hash
-from dpo_diag.training.batches import step_units
 from dpo_diag.training.pair_data import Material
+from dpo_diag.training.round_plan import round_plan
+from dpo_diag.training.round_state import require_same_prompts, round_fields, stored_round
 from dpo_diag.training.rounds import sampler
 from dpo_diag.training.sample_batches import COLUMNS, micro_loss, nothing_to_learn, sample_logps
 from dpo_diag.training.scorers import REFERENCE_ANSWER, make_scorer, with_reference_answers
-from dpo_diag.training.steps import MicroLoss, schedule, updated_state
+from dpo_diag.training.steps import MicroLoss, schedule, taken_up, updated_state
 from dpo_diag.variants._base import TrainingFacts
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,6 @@ class SampleSteps:
         if section is None:
             raise DataError("an online variant needs the recipe's [online] section.")
         self._policy, self._variant, self._section = policy, variant, section
-        self._seed, self._batch = recipe.run.seed, recipe.optimizer.batch_size
         prompts = asked(frame, material)
         self._scorer = make_scorer(variant, section, prompts)
         self._sampler = sampler(policy, section, material.folder / "cache")
@@ -110,12 +110,9 @@ class SampleSteps:
             self.counts["prompts_without_reference_answer"] = int(left_out)
         self._hash = _hash_of(prompts)
         self._prompt_ids = encoded_prompts(prompts, material)
-        self._per_round = min(section.prompts_per_round, len(self._ids))
-        self._steps_per_pass = math.ceil(self._per_round / self._batch)
-        rounds = math.ceil(len(self._ids) / self._per_round)
-        self.n_per_epoch = rounds * self._steps_per_pass * section.passes
-        length = schedule(recipe)
-        self.n_steps = length.n_steps(self.n_per_epoch)
+        self._plan = round_plan(recipe, len(self._ids))
+        self.n_per_epoch = self._plan.n_per_epoch
+        self.n_steps = schedule(recipe).n_steps(self.n_per_epoch)
         self.state = variant.init_state(TrainingFacts(len(self._ids), self.n_steps))
         self._round: Round | None = None
         self._facts: dict[str, float] = {}
@@ -123,7 +120,7 @@ class SampleSteps:
 
     def begin(self, step: int) -> None:
         """Draw and score a new round where the step needs one."""
-        number = step // (self._steps_per_pass * self._section.passes)
+        number = self._plan.number(step)
         if number != self._round_number:
             self._take(self._draw(number))
             self._round_number = number
@@ -134,9 +131,7 @@ class SampleSteps:
         Raises:
             DataError: none of the step's samples has a score.
         """
-        within = step % (self._steps_per_pass * self._section.passes)
-        seed = _derived_seed(self._seed, "order", self._round_number)
-        units = step_units(seed, within, n=len(self._now.prompts), batch_size=self._batch)
+        units = self._plan.batch(step, len(self._now.prompts))
         if not self._now.is_scored[self._rows(units)].any():
             raise DataError(
                 f"reward or cost abstained on every sample of {', '.join(self.names(units)[:3])}."
@@ -178,16 +173,10 @@ class SampleSteps:
 
     def state_dict(self) -> dict[str, Any]:
         """The variant's state and the round's samples."""
-        stored = None
-        if self._round is not None:
-            stored = {
-                key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-                for key, value in vars(self._round).items()
-            }
         return {
             "variant": self.state,
             "number": self._round_number,
-            "round": stored,
+            "round": stored_round(self._round),
             "prompts": self._hash,
         }
 
@@ -197,21 +186,11 @@ class SampleSteps:
         Raises:
             CheckpointError: the run was started with other prompts.
         """
-        if state["prompts"] != self._hash:
-            raise CheckpointError(
-                "the run was started with other prompts; resume with the same, or take another "
-                "folder."
-            )
-        self.state, self._round_number = state["variant"], state["number"]
+        require_same_prompts(state["prompts"], self._hash)
+        self.state = taken_up(self.state, state["variant"])
+        self._round_number = state["number"]
         if state["round"] is not None:
-            self._take(
-                Round(
-                    **{
-                        key: value.numpy() if isinstance(value, torch.Tensor) else value
-                        for key, value in state["round"].items()
-                    }
-                )
-            )
+            self._take(Round(**round_fields(state["round"])))
 
     @property
     def _now(self) -> Round:
@@ -229,11 +208,11 @@ class SampleSteps:
 
     def _draw(self, number: int) -> Round:
         section, policy = self._section, self._policy
-        chosen = step_units(self._seed, number, n=len(self._ids), batch_size=self._per_round)
+        chosen = self._plan.prompts(number)
         settings = SamplingSettings(
             n=section.samples_per_prompt,
             max_new_tokens=section.max_new_tokens,
-            seed=_derived_seed(self._seed, "samples", number),
+            seed=self._plan.derived_seed("samples", number),
         )
         answers = self._sampler.sample([self._prompt_ids[i] for i in chosen], settings)
         places = np.array([chosen[a.prompt_index] for a in answers])
@@ -292,8 +271,3 @@ def _hash_of(prompts: pd.DataFrame) -> str:
     if REFERENCE_ANSWER not in prompts:
         return content_hash(ids)
     return content_hash([ids, prompts[REFERENCE_ANSWER].tolist()])
-
-
-def _derived_seed(seed: int, use: str, number: int) -> int:
-    """A seed of its own for each use and round, so that no two streams run in step."""
-    return int(content_hash([seed, use, number])[:8], 16)

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dpo_diag.errors import CheckpointError, DataError
+from dpo_diag.errors import DataError
 from dpo_diag.tables import content_hash
 from dpo_diag.text import EncodedResponse
 from dpo_diag.training.pair_data import Material, PairData, pair_logps
 from dpo_diag.training.pair_rounds import PairRound, PairRounds
+from dpo_diag.training.round_state import require_same_prompts, round_fields, stored_round
 from dpo_diag.training.sources._base import FieldSource
 from dpo_diag.training.steps import (
     MicroLoss,
@@ -117,16 +118,10 @@ class PreferenceSteps:
 
     def state_dict(self) -> dict[str, Any]:
         """The variant's state, the round's pairs, the opponents, earlier answers."""
-        stored = None
-        if self._round is not None:
-            stored = {
-                key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-                for key, value in vars(self._round).items()
-            }
         return {
             "variant": self.state,
             "number": self._number,
-            "round": stored,
+            "round": stored_round(self._round),
             "rounds": self._rounds.state_dict(),
             "prompts": content_hash(self._rounds.ids),
         }
@@ -137,22 +132,11 @@ class PreferenceSteps:
         Raises:
             CheckpointError: the run was started with other prompts or opponents.
         """
-        if state["prompts"] != content_hash(self._rounds.ids):
-            raise CheckpointError(
-                "the run was started with other prompts; resume with the same, or take another "
-                "folder."
-            )
+        require_same_prompts(state["prompts"], content_hash(self._rounds.ids))
         self.state, self._number = taken_up(self.state, state["variant"]), state["number"]
         self._rounds.load_state_dict(state["rounds"])
         if state["round"] is not None:
-            self._take(
-                PairRound(
-                    **{
-                        key: value.numpy() if isinstance(value, torch.Tensor) else value
-                        for key, value in state["round"].items()
-                    }
-                )
-            )
+            self._take(PairRound(**round_fields(state["round"])))
 
     @property
     def _now(self) -> PairRound:

@@ -58,6 +58,15 @@ class RoundPlan:
         order = epoch_order(self.derived_seed("order", self.number(step)), number, n_units)
         return np.array_split(order, min(self.steps_per_pass, n_units))[place % n_units]
 
+    def batch(self, step: int, n_units: int) -> np.ndarray:
+        """Units of a step where a round gives as many as it asks: whole batches, the last smaller.
+
+        Each pass goes through all of them in an order of its own.
+        """
+        within = step % (self.steps_per_pass * self.passes)
+        seed = self.derived_seed("order", self.number(step))
+        return step_units(seed, within, n=n_units, batch_size=self.batch_size)
+
     def derived_seed(self, use: str, number: int) -> int:
         """A seed for each use and round, so that no two streams run in step."""
         return int(content_hash([self.seed, use, number])[:8], 16)

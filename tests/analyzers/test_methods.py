@@ -159,8 +159,8 @@ def test_two_equal_methods_are_told_apart_in_one_of_twenty(
 def test_two_seeds_promise_no_difference_that_is_impossible() -> None:
     """With one degree of freedom the limits would lie far beyond -1 and 1."""
     table = np.array([[0.1, 0.9], [0.2, 1.0], [0.0, 0.8]])
-    claim = MethodClaim("t", "reward_accuracy", "m", "higher", margin=0.25)
-    frame = values_of("m", table, "reward_accuracy")
+    claim = MethodClaim("t", "gold_reward_accuracy", "m", "higher", margin=0.25)
+    frame = values_of("m", table, "gold_reward_accuracy")
     findings = run(frame, claims=(claim,), baseline_id="")
     row = only(findings, baseline_id=f"claim: higher than {claim.against}")
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((-1.25, 0.75))

@@ -173,7 +173,7 @@ def test_every_run_leaves_values_and_a_record(done: tuple) -> None:
     assert len(runs) == 2 * 3 + 1
     for run in runs:
         values = grid_run.read_result(root, run)
-        assert {"mean_helpfulness", "mean_cost", "reward_accuracy"} <= set(values["statistic"])
+        assert {"mean_helpfulness", "mean_cost", "gold_reward_accuracy"} <= set(values["statistic"])
         assert values["value"].notna().all()
         record = grid_run.read_record(root, run)
         assert record["steps"] == (1 if run.method.name == "repo" else 2)
@@ -218,7 +218,7 @@ def test_values_are_those_of_the_runs(done: tuple) -> None:
     values = gathered(root, plan, chosen)
     run = next(iter(plan.main_runs(chosen)))
     own = grid_run.read_result(root, run)
-    for statistic in ("mean_helpfulness", "reward_accuracy", "win_rate:cyclic"):
+    for statistic in ("mean_helpfulness", "gold_reward_accuracy", "win_rate:cyclic"):
         mine = values[
             (values["model_id"] == "dpo")
             & (values["arm"] == "main")

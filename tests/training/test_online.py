@@ -111,7 +111,7 @@ def test_a_pass_without_scores_is_skipped_and_a_step_without_any_stops(
     assert other.n == 2
     steps.finish([empty, other])
     assert steps.state["lambda"] == pytest.approx(1.0 + 0.1 * 0.1)
-    monkeypatch.setattr("dpo_diag.training.online.step_units", lambda *a, **k: np.arange(4))
+    monkeypatch.setattr("dpo_diag.training.round_plan.step_units", lambda *a, **k: np.arange(4))
     with pytest.raises(DataError, match="abstained on every sample of"):
         steps.units(0)
 
