@@ -3,7 +3,8 @@
 ``names`` lists a family without importing it; ``load`` imports one file and gives its class. A
 family is one of the folders in ``FAMILIES``; a plug-in file has no leading underscore and names
 its class in the module constant that the family's ``_base`` documents (``VARIANT``, ``COST``,
-``ENGINE``, ``ANALYZER``, ``FORMAT``, ``ORACLE``, ``SIMILARITY``, ``SELECTOR``).
+``ENGINE``, ``ANALYZER``, ``FORMAT``, ``ORACLE``, ``SIMILARITY``, ``SELECTOR``, ``CHECK``,
+``RUN_FORMAT``, ``SYMPTOM``).
 """
 
 import ast
@@ -27,6 +28,9 @@ FAMILIES = {
     "oracles": "ORACLE",
     "similarities": "SIMILARITY",
     "selectors": "SELECTOR",
+    "pair_checks": "CHECK",
+    "run_formats": "RUN_FORMAT",
+    "symptoms": "SYMPTOM",
 }
 
 

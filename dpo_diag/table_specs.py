@@ -1,6 +1,7 @@
 """The specification of every table: its columns, key and meaning.
 
-Start reading at ``SPECS``; what is done with tables is in ``tables``.
+Start reading at ``SPECS``; what is done with tables is in ``tables``; the tables behind an
+explanation are in ``diagnosis_specs``.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ class TableSpec:
         return tuple(column.name for column in self.columns)
 
 
-def _ids(*names: str) -> tuple[Column, ...]:
+def ids(*names: str) -> tuple[Column, ...]:
+    """The columns of these ids, as every table has them."""
     meanings = {
         "model_id": "run name plus eight hex digits of the weights' hash",
         "pair_id": "content hash of prompt, chosen and rejected",
@@ -46,8 +48,8 @@ def _ids(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name, "string", meanings[name]) for name in names)
 
 
-_DOMAIN = Column("domain", "string", "`in_domain` or the name of a shift")
-_SPLIT = Column("split", "string", "`train`, `validation` or `test`")
+DOMAIN = Column("domain", "string", "`in_domain` or the name of a shift")
+SPLIT = Column("split", "string", "`train`, `validation` or `test`")
 _SOURCE = Column("source", "string", "data set and generator version")
 _MESSAGES = Column(
     "prompt_messages",
@@ -66,12 +68,12 @@ PREFERENCE_PAIRS = TableSpec(
     "PreferencePairs",
     ("pair_id",),
     (
-        *_ids("pair_id", "prompt_id"),
+        *ids("pair_id", "prompt_id"),
         Column("prompt", "string", "plain text, no template"),
         Column("chosen", "string", "preferred response"),
         Column("rejected", "string", "dispreferred response"),
-        _DOMAIN,
-        _SPLIT,
+        DOMAIN,
+        SPLIT,
         _SOURCE,
         _MESSAGES,
         Column(
@@ -82,6 +84,28 @@ PREFERENCE_PAIRS = TableSpec(
             nullable=True,
             optional=True,
         ),
+        Column(
+            "vote_share",
+            "float",
+            "share of annotators who prefer chosen, in [0, 1], where several voted",
+            unit="share",
+            nullable=True,
+            optional=True,
+        ),
+        Column(
+            "n_votes",
+            "int",
+            "annotators behind vote_share",
+            nullable=True,
+            optional=True,
+        ),
+        Column(
+            "shift_kind",
+            "string",
+            "of a shifted pair: `prompt`, `domain`, `response_source` or `token_level`",
+            nullable=True,
+            optional=True,
+        ),
     ),
     "what annotators preferred, one row per pair",
 )
@@ -89,10 +113,10 @@ PROMPTS = TableSpec(
     "Prompts",
     ("prompt_id",),
     (
-        *_ids("prompt_id"),
+        *ids("prompt_id"),
         Column("prompt", "string", "plain text, no template"),
-        _DOMAIN,
-        _SPLIT,
+        DOMAIN,
+        SPLIT,
         _SOURCE,
         _MESSAGES,
     ),
@@ -102,26 +126,42 @@ SCORED_PAIRS = TableSpec(
     "ScoredPairs",
     ("model_id", "pair_id"),
     (
-        *_ids("model_id", "pair_id", "prompt_id"),
+        *ids("model_id", "pair_id", "prompt_id"),
         Column("logp_chosen", "float", "summed over response tokens, EOS included", "nats"),
         Column("logp_rejected", "float", "summed over response tokens, EOS included", "nats"),
         Column("n_tokens_chosen", "int", "response tokens summed over", "tokens"),
         Column("n_tokens_rejected", "int", "response tokens summed over", "tokens"),
         Column("truncated", "bool", "any of the two was cut"),
         *_ENGINE,
-        _DOMAIN,
-        _SPLIT,
+        DOMAIN,
+        SPLIT,
     ),
     "log-probabilities of a pair under one model; a reference is just another model",
+)
+PAIR_STATES = TableSpec(
+    "PairStates",
+    ("model_id", "pair_id"),
+    (
+        *ids("model_id", "pair_id", "prompt_id"),
+        Column("state_product", "float", "<S+, S->, S the sum of an answer's last-layer states"),
+        Column("state_square", "float", "||S+||^2"),
+        Column("n_tokens_chosen", "int", "response tokens summed over", "tokens"),
+        Column("n_tokens_rejected", "int", "response tokens summed over", "tokens"),
+        Column("truncated", "bool", "any of the two was cut"),
+        *_ENGINE,
+        DOMAIN,
+        SPLIT,
+    ),
+    "products of a pair's summed hidden states under one model",
 )
 IMPLICIT_REWARDS = TableSpec(
     "ImplicitRewards",
     ("model_id", "reference_id", "reward_def", "pair_id"),
     (
-        *_ids("model_id"),
+        *ids("model_id"),
         Column("reference_id", "string", "model_id of the reference, `none` where there is none"),
         Column("reward_def", "string", "variant and hyper-parameters that define the reward"),
-        *_ids("pair_id", "prompt_id"),
+        *ids("pair_id", "prompt_id"),
         Column("reward_chosen", "float", "implicit reward", "reward"),
         Column("reward_rejected", "float", "implicit reward", "reward"),
         Column("margin", "float", "reward_chosen minus reward_rejected", "reward"),
@@ -141,8 +181,8 @@ IMPLICIT_REWARDS = TableSpec(
             "nats",
             nullable=True,
         ),
-        _DOMAIN,
-        _SPLIT,
+        DOMAIN,
+        SPLIT,
         Column("step", "int", "training step of the checkpoint; -1 for the final model"),
     ),
     "implicit rewards of each pair: derived from two ScoredPairs tables, never measured",
@@ -151,7 +191,7 @@ SAMPLES = TableSpec(
     "Samples",
     ("model_id", "prompt_id", "sample_index"),
     (
-        *_ids("model_id", "prompt_id"),
+        *ids("model_id", "prompt_id"),
         Column("sample_index", "int", "0, 1, ... within a prompt"),
         Column("phase", "string", "`search` or `confirm`: confirmation uses fresh samples"),
         Column("response", "string", "decoded answer, untrusted text"),
@@ -164,8 +204,8 @@ SAMPLES = TableSpec(
         Column("seed", "int", "seed of the batch the row was drawn in"),
         Column("engine", "string", "engine that produced the row"),
         Column("dtype", "string", "floating-point type the model ran in"),
-        _DOMAIN,
-        _SPLIT,
+        DOMAIN,
+        SPLIT,
     ),
     "answers sampled from a model",
 )
@@ -173,14 +213,14 @@ SAMPLE_COSTS = TableSpec(
     "SampleCosts",
     ("model_id", "prompt_id", "sample_index", "cost"),
     (
-        *_ids("model_id", "prompt_id"),
+        *ids("model_id", "prompt_id"),
         Column("sample_index", "int", "as in Samples"),
         Column("phase", "string", "as in Samples"),
         Column("cost", "string", "name of the cost model"),
         Column("value", "float", "higher is worse; unit given by the cost", nullable=True),
         Column("abstained", "bool", "the cost model declined; then value is missing"),
-        _DOMAIN,
-        _SPLIT,
+        DOMAIN,
+        SPLIT,
     ),
     "cost of each sampled answer under one cost model",
 )
@@ -188,7 +228,7 @@ WIN_RATES = TableSpec(
     "WinRates",
     ("model_id", "kind", "opponent_id", "oracle", "prompt_id"),
     (
-        *_ids("model_id"),
+        *ids("model_id"),
         Column(
             "kind",
             "string",
@@ -196,7 +236,7 @@ WIN_RATES = TableSpec(
         ),
         Column("opponent_id", "string", "model_id of the opponent, `pool` for picked answers"),
         Column("oracle", "string", "whose preference, `mean` for the mean of all oracles"),
-        *_ids("prompt_id"),
+        *ids("prompt_id"),
         Column(
             "win_rate",
             "float",
@@ -205,8 +245,8 @@ WIN_RATES = TableSpec(
             nullable=True,
         ),
         Column("n_comparisons", "int", "pairs of answers compared"),
-        _DOMAIN,
-        _SPLIT,
+        DOMAIN,
+        SPLIT,
     ),
     "how a model's answers fare against others', by prompt and by who judges",
 )
@@ -309,6 +349,7 @@ SPECS = {
         PREFERENCE_PAIRS,
         PROMPTS,
         SCORED_PAIRS,
+        PAIR_STATES,
         IMPLICIT_REWARDS,
         SAMPLES,
         SAMPLE_COSTS,

@@ -17,17 +17,30 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dpo_diag import diagnosis_specs, table_specs
 from dpo_diag.content import canonical_json, content_hash, content_id, write_text  # noqa: F401 (re-exported)
+from dpo_diag.diagnosis_specs import (  # noqa: F401 (re-exported)
+    EXPRESSIBLE,
+    PAIR_CONFLICTS,
+    REVERSAL_PREDICTIONS,
+    SAMPLE_LOGPS,
+)
 from dpo_diag.errors import TableError
 from dpo_diag.table_specs import (  # noqa: F401 (re-exported)
+)
     CASES,
     CURVES,
+    EXPRESSIBLE,
     FINDINGS,
     IMPLICIT_REWARDS,
     METHOD_VALUES,
+    PAIR_CONFLICTS,
+    PAIR_STATES,
     PREFERENCE_PAIRS,
     PROMPTS,
+    REVERSAL_PREDICTIONS,
     SAMPLE_COSTS,
+    SAMPLE_LOGPS,
     SAMPLES,
     SCORED_PAIRS,
     SPECS,
@@ -37,6 +50,7 @@ from dpo_diag.table_specs import (  # noqa: F401 (re-exported)
     TableSpec,
 )
 
+SPECS = table_specs.SPECS | diagnosis_specs.SPECS
 SPEC_VERSION = 1
 _METADATA_KEY = b"dpo_diag"
 

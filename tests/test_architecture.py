@@ -22,7 +22,8 @@ RULES: dict[str, tuple[int, set[str], set[str]]] = {
     "registry": (0, set(), {"errors"}),
     "content": (1, {"numpy", "pandas"}, set()),
     "table_specs": (1, set(), set()),
-    "tables": (1, SCIENCE | {"pyarrow"}, {"content", "table_specs"}),
+    "diagnosis_specs": (1, set(), {"table_specs"}),
+    "tables": (1, SCIENCE | {"pyarrow"}, {"content", "table_specs", "diagnosis_specs"}),
     "stats": (1, SCIENCE, set()),
     "conversations": (1, set(), set()),
     "encoded": (1, set(), set()),
@@ -49,6 +50,10 @@ RULES: dict[str, tuple[int, set[str], set[str]]] = {
     "oracles": (2, {"numpy"}, set()),
     "similarities": (2, {"numpy", "sacrebleu", "nltk", "bert_score", "torch"}, set()),
     "selectors": (2, {"numpy", "pandas"}, set()),
+    "pair_checks": (2, {"numpy", "pandas"}, set()),
+    # somebody else's run folder: plain files, read without torch or a tokenizer library
+    "run_formats": (2, {"numpy", "pandas", "yaml"}, {"model_folders", "weights"}),
+    "symptoms": (2, {"numpy", "pandas"}, {"run_formats"}),
     "engines": (
         3,
         {"torch", "transformers", "vllm", "peft", "safetensors", "numpy", "huggingface_hub"},
@@ -72,6 +77,7 @@ LOW_ONLY = {
     "oracles",
     "similarities",
     "selectors",
+    "pair_checks",
 }
 NEVER = {("engines", "analyzers"), ("training", "analyzers")}
 # only this file of a family may touch the package

@@ -54,6 +54,7 @@ class Evidence:
         samples: answers without costs, where win rates need no more.
         win_rates: win rates of the models' answers by oracle.
         notes: lines for the report.
+        more: further tables, by the name of their spec.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -66,6 +67,7 @@ class Evidence:
     samples: pd.DataFrame | None = None
     win_rates: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
+    more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every table there is, by the name of its spec."""
@@ -84,7 +86,7 @@ class Evidence:
             found["Samples"] = self.samples
         if self.win_rates is not None:
             found["WinRates"] = self.win_rates
-        return found
+        return found | dict(self.more)
 
 
 @dataclass(frozen=True)

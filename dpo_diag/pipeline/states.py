@@ -15,27 +15,7 @@ from dpo_diag.errors import EngineError
 from dpo_diag.pairs import PairSet
 from dpo_diag.pipeline.score import stored_rows
 from dpo_diag.pipeline.work import EngineChoice, EnginePool, Work
-from dpo_diag.tables import SCORED_PAIRS, Column, TableSpec
-
-_SCORED = {column.name: column for column in SCORED_PAIRS.columns}
-
-PAIR_STATES = TableSpec(
-    "PairStates",
-    SCORED_PAIRS.key,
-    (
-        *(_SCORED[name] for name in ("model_id", "pair_id", "prompt_id")),
-        Column("state_product", "float", "<S+, S->, S the sum of an answer's last-layer states"),
-        Column("state_square", "float", "||S+||^2"),
-        *(
-            _SCORED[name]
-            for name in (
-                *("n_tokens_chosen", "n_tokens_rejected", "truncated", "engine", "dtype"),
-                *("tokenizer_hash", "domain", "split"),
-            )
-        ),
-    ),
-    "products of a pair's summed hidden states under one model",
-)
+from dpo_diag.tables import PAIR_STATES
 
 
 def state_rows(

@@ -1,0 +1,77 @@
+"""The specification of the tables behind an explanation: predictions, conflicts, sampled answers.
+
+Start reading at ``SPECS``; columns and the other tables are in ``table_specs``.
+"""
+
+from dpo_diag.table_specs import DOMAIN, SPLIT, Column, TableSpec, ids
+
+SAMPLE_LOGPS = TableSpec(
+    "SampleLogps",
+    ("model_id", "reference_id", "sampled_by", "prompt_id", "sample_index"),
+    (
+        *ids("model_id"),
+        Column("reference_id", "string", "model_id of the reference"),
+        Column("sampled_by", "string", "model_id of the model that the answer was drawn from"),
+        *ids("prompt_id"),
+        Column("sample_index", "int", "0, 1, ... within a prompt and sampler"),
+        Column("logp", "float", "of the answer under the model, at temperature 1", "nats"),
+        Column("ref_logp", "float", "of the answer under the reference", "nats"),
+        Column("n_tokens", "int", "response tokens", "tokens"),
+        DOMAIN,
+        SPLIT,
+    ),
+    "sampled answers, scored under a policy and its reference",
+)
+REVERSAL_PREDICTIONS = TableSpec(
+    "ReversalPredictions",
+    ("model_id", "predictor", "pair_id"),
+    (
+        *ids("model_id"),
+        Column("predictor", "string", "what predicts, e.g. `conflict_adam`, `length`"),
+        *ids("pair_id", "prompt_id"),
+        Column("score", "float", "higher: more likely to end up reversed", nullable=True),
+        DOMAIN,
+        SPLIT,
+    ),
+    "what a predictor said of each pair before training",
+)
+PAIR_CONFLICTS = TableSpec(
+    "PairConflicts",
+    ("model_id", "pair_id", "train_pair_id"),
+    (
+        *ids("model_id", "pair_id"),
+        Column("train_pair_id", "string", "a training pair that pulls on it"),
+        Column(
+            "push",
+            "float",
+            "what the training pair does to the pair's margin; negative pushes it round",
+        ),
+        Column("cosine", "float", "of the two pairs' preconditioned gradients"),
+        Column("share", "float", "of all negative pushes on the pair", "share", nullable=True),
+    ),
+    "the training pairs that pushed a pair hardest, each way",
+)
+EXPRESSIBLE = TableSpec(
+    "Expressible",
+    ("model_id", "space", "dimension", "norm"),
+    (
+        *ids("model_id"),
+        Column("space", "string", "parameters moved: `all`, `lora` or `random` of a dimension"),
+        Column("dimension", "int", "of the space"),
+        Column("norm", "float", "largest length of the parameter change"),
+        Column("moved_norm", "float", "what the run itself moved", nullable=True),
+        Column("residual_share", "float", "of the squared target margins left over", "share"),
+        Column("sign_errors", "float", "share of pairs ordered wrongly at the best fit", "share"),
+        Column("n", "int", "pairs"),
+    ),
+    "how much of the target margins a parameter change of some size can express",
+)
+SPECS = {
+    spec.name: spec
+    for spec in (
+        SAMPLE_LOGPS,
+        REVERSAL_PREDICTIONS,
+        PAIR_CONFLICTS,
+        EXPRESSIBLE,
+    )
+}

@@ -1,0 +1,1 @@
+"""Checks of preference data before training: one file, one question."""

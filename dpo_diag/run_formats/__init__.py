@@ -1,0 +1,1 @@
+"""Readers of training run folders, one file per trainer."""

@@ -1,0 +1,1 @@
+"""What can look wrong about a training run, one file per symptom."""
