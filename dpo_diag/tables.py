@@ -27,23 +27,17 @@ from dpo_diag.diagnosis_specs import (  # noqa: F401 (re-exported)
 )
 from dpo_diag.errors import TableError
 from dpo_diag.table_specs import (  # noqa: F401 (re-exported)
-)
     CASES,
     CURVES,
-    EXPRESSIBLE,
     FINDINGS,
     IMPLICIT_REWARDS,
     METHOD_VALUES,
-    PAIR_CONFLICTS,
     PAIR_STATES,
     PREFERENCE_PAIRS,
     PROMPTS,
-    REVERSAL_PREDICTIONS,
     SAMPLE_COSTS,
-    SAMPLE_LOGPS,
     SAMPLES,
     SCORED_PAIRS,
-    SPECS,
     TRAIN_LOG,
     WIN_RATES,
     Column,
