@@ -66,6 +66,19 @@ EXPRESSIBLE = TableSpec(
     ),
     "how much of the target margins a parameter change of some size can express",
 )
+REMOVAL_OUTCOMES = TableSpec(
+    "RemovalOutcomes",
+    ("model_id", "seed", "pair_id"),
+    (
+        Column("model_id", "string", "arm: which training pairs were left out"),
+        Column("seed", "int", "repetition, with pairs and training of its own"),
+        *ids("pair_id", "prompt_id"),
+        Column("margin", "float", "of a clean held-out pair, after training", "reward"),
+        Column("is_target", "bool", "the run on all pairs reversed it"),
+        Column("n_left_out", "int", "training pairs left out"),
+    ),
+    "clean held-out pairs after training again without some of the training pairs",
+)
 SPECS = {
     spec.name: spec
     for spec in (
@@ -73,5 +86,6 @@ SPECS = {
         REVERSAL_PREDICTIONS,
         PAIR_CONFLICTS,
         EXPRESSIBLE,
+        REMOVAL_OUTCOMES,
     )
 }

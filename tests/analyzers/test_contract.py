@@ -51,6 +51,7 @@ def tables(make) -> dict[str, pd.DataFrame]:
         "SampleCosts": costs,
         "Samples": make.samples(costs),
         "MethodValues": method_values(rng),
+        "RemovalOutcomes": removal_outcomes(rng),
         "WinRates": make.random_wins(rng, 25, MODELS),
         "Prompts": make.prompts(ids, intent=rng.choice(["benign", "harmful"], len(ids))),
     }
@@ -71,6 +72,18 @@ def method_values(rng: np.random.Generator) -> pd.DataFrame:
         for statistic, unit in units
     ]
     columns = ["model_id", "arm", "seed", "statistic", "unit_id", "prompt_id", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def removal_outcomes(rng: np.random.Generator) -> pd.DataFrame:
+    """Three arms, four seeds, 20 held-out pairs of each seed."""
+    rows = [
+        (arm, seed, f"pair{seed}-{i}", f"prompt{seed}-{i}", rng.normal(), i % 3 == 0, 5)
+        for arm in MODELS
+        for seed in range(4)
+        for i in range(20)
+    ]
+    columns = ["model_id", "seed", "pair_id", "prompt_id", "margin", "is_target", "n_left_out"]
     return pd.DataFrame(rows, columns=columns)
 
 
