@@ -59,12 +59,16 @@ class Analyzer:
         needs: table name -> columns it reads.
         Parameters: frozen dataclass of its options.
         headline: statistics that ``compare`` shows, in order.
+        reads_steps: whether it is given the rows of a run's steps beside those of final models.
+        reads_shifts: whether it is given shifted pairs beside those in distribution.
     """
 
     question: ClassVar[str] = ""
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     Parameters: ClassVar[type] = type(None)
     headline: ClassVar[tuple[str, ...]] = ()
+    reads_steps: ClassVar[bool] = False
+    reads_shifts: ClassVar[bool] = False
 
     def run(self, tables: Tables, params: Any, rng: np.random.Generator) -> AnalyzerResult:
         """All findings for every model in the tables.

@@ -156,6 +156,8 @@ class Ood(Analyzer):
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ImplicitRewards": _pairs.PAIR_COLUMNS}
     Parameters: ClassVar[type] = Parameters
     headline: ClassVar[tuple[str, ...]] = HEADLINE_DROPS
+    reads_steps: ClassVar[bool] = True
+    reads_shifts: ClassVar[bool] = True
 
     def run(self, tables: Tables, params: Parameters, rng: np.random.Generator) -> AnalyzerResult:
         """Numbers by domain, drops, and curves of every model in ImplicitRewards."""

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dpo_diag import __version__, registry
-from dpo_diag.analyzers._base import AnalyzerResult
+from dpo_diag.analyzers._base import Analyzer, AnalyzerResult
 from dpo_diag.checkpoints import Checkpoint
 from dpo_diag.errors import DataError
 from dpo_diag.pairs import PairSet, PromptSet
@@ -130,7 +130,9 @@ def analyze(
         given = {"baseline_id": evidence.baseline, **sliced, **parameters.get(name, {})}
         known = {f.name for f in dataclasses.fields(analyzer.Parameters)}
         params = analyzer.Parameters(**{k: v for k, v in given.items() if k in known})
-        results[name] = analyzer.run(_tables_for(name, tables), params, np.random.default_rng(seed))
+        results[name] = analyzer.run(
+            _tables_for(analyzer, tables), params, np.random.default_rng(seed)
+        )
     return Analysis(results)
 
 
@@ -144,16 +146,22 @@ def _check_slices(slices: Sequence[str], tables: Mapping[str, pd.DataFrame]) -> 
             raise DataError(f"--slices: no table has the column {column!r}.{hint}")
 
 
-def _tables_for(name: str, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Shifted pairs belong to ``ood``; mixed into the others they would blur every number."""
+def _tables_for(analyzer: Analyzer, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Shifted pairs and steps go to the analyzers that ask for them; others they would blur.
+
+    Where there are only shifted pairs, or only steps, every analyzer is given those.
+    """
     rewards = tables.get("ImplicitRewards")
-    if name == "ood" or rewards is None:
+    if rewards is None:
         return tables
-    inside = rewards["domain"] == IN_DOMAIN
-    if not inside.any():
-        return tables
-    final = rewards["step"] == -1
-    kept = rewards[inside & final] if (inside & final).any() else rewards[inside]
+    kept = rewards
+    for is_asked, member in (
+        (analyzer.reads_shifts, kept["domain"] == IN_DOMAIN),
+        (analyzer.reads_steps, kept["step"] == -1),
+    ):
+        inside = member.loc[kept.index]
+        if not is_asked and inside.any():
+            kept = kept[inside]
     return {**tables, "ImplicitRewards": kept.reset_index(drop=True)}
 
 
