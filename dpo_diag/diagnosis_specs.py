@@ -3,7 +3,7 @@
 Start reading at ``SPECS``; columns and the other tables are in ``table_specs``.
 """
 
-from dpo_diag.table_specs import DOMAIN, SPLIT, Column, TableSpec, ids
+from dpo_diag.table_specs import DOMAIN, PREFERENCE_PAIRS, SPLIT, Column, TableSpec, ids
 
 SAMPLE_LOGPS = TableSpec(
     "SampleLogps",
@@ -79,6 +79,16 @@ REMOVAL_OUTCOMES = TableSpec(
     ),
     "clean held-out pairs after training again without some of the training pairs",
 )
+PAIR_ROWS = TableSpec(
+    "PairRows",
+    ("row",),
+    (
+        Column("row", "int", "0, 1, ... in the order they were read"),
+        Column("place", "string", "file and line or row it was read from"),
+        *PREFERENCE_PAIRS.columns,
+    ),
+    "every pair of a source as it stands: duplicates, empty and identical answers included",
+)
 SPECS = {
     spec.name: spec
     for spec in (
@@ -87,5 +97,6 @@ SPECS = {
         PAIR_CONFLICTS,
         EXPRESSIBLE,
         REMOVAL_OUTCOMES,
+        PAIR_ROWS,
     )
 }

@@ -16,6 +16,7 @@ from dpo_diag import registry
 from dpo_diag.errors import DataError
 from dpo_diag.pair_formats._base import PairFormat, Row
 from dpo_diag.pair_formats._collected import Collected
+from dpo_diag.pair_formats._every_row import EveryRow
 from dpo_diag.pair_formats._sources import Part, parts_of
 from dpo_diag.tables import content_hash
 
@@ -51,6 +52,27 @@ class PromptSet:
     source: str
     notes: tuple[str, ...]
     counts: dict[str, int]
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class EveryPair:
+    """Pairs as they stand in their source, nothing dropped.
+
+    Attributes:
+        frame: PairRows with the source's further columns.
+        format: name of the format they were read as.
+        source: file, folder or hub id.
+        notes: how they were read, in sentences to say aloud.
+        unread: place and reason of every row that makes no pair.
+        content_hash: SHA-256 (hex) of all columns, rows in order.
+    """
+
+    frame: pd.DataFrame
+    format: str
+    source: str
+    notes: tuple[str, ...]
+    unread: tuple[str, ...]
     content_hash: str
 
 
@@ -105,6 +127,45 @@ def read_pairs(
     head = f"{source}: {len(frame)} pairs on {n_prompts} prompts, format {name} ({why})"
     notes = (head, *_reading_notes(form, label, parts, read), *_count_notes(counts))
     return PairSet(frame, name, str(source), notes, counts, frame_hash(frame, "pair_id"))
+
+
+def read_every_pair(
+    source: Path | str,
+    *,
+    format: str = "auto",
+    split: str | None = None,
+    label: str = "better",
+    limit: int = 0,
+) -> EveryPair:
+    """Every pair of a source, the ones that ``read_pairs`` drops or refuses included.
+
+    Args:
+        source: as in ``read_pairs``.
+        format: as in ``read_pairs``.
+        split: as in ``read_pairs``.
+        label: as in ``read_pairs``.
+        limit: only the first so many pairs; 0 means all.
+
+    Raises:
+        DataError: nothing to read, columns that are no known format, a label that makes no sense.
+        UnknownName: no such format.
+    """
+    parts = parts_of(source, stem="pairs")
+    form, name, why = _format_of(parts, format)
+    if label not in form.labels:
+        raise DataError(
+            f"{source}: the format {name} has no label {label!r}, only {', '.join(form.labels)}."
+        )
+    found = EveryRow(_set_name(source, None), split=split, limit=limit)
+    read = _parts_to_read(parts, form, split)
+    for part in read:
+        found.add_pairs(part, form, name=name, label=label)
+    frame = found.row_frame()
+    head = f"{source}: {len(frame)} pairs, format {name} ({why})"
+    left_out = {key: n for key, n in found.finish().items() if key != "n_shared_prompts"}
+    notes = (head, *_reading_notes(form, label, parts, read), *_count_notes(left_out))
+    unread = tuple(found.unread)
+    return EveryPair(frame, name, str(source), notes, unread, frame_hash(frame, "row"))
 
 
 def read_prompts(

@@ -50,7 +50,7 @@ RULES: dict[str, tuple[int, set[str], set[str]]] = {
     "oracles": (2, {"numpy"}, set()),
     "similarities": (2, {"numpy", "sacrebleu", "nltk", "bert_score", "torch"}, set()),
     "selectors": (2, {"numpy", "pandas"}, set()),
-    "pair_checks": (2, {"numpy", "pandas"}, set()),
+    "pair_checks": (2, SCIENCE, set()),
     # somebody else's run folder: plain files, read without torch or a tokenizer library
     "run_formats": (2, {"numpy", "pandas", "yaml"}, {"model_folders", "weights"}),
     "symptoms": (2, {"numpy", "pandas"}, {"run_formats"}),
