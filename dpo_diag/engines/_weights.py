@@ -47,6 +47,7 @@ def load_model(folder: Path, options: EngineOptions, *, device: str = "cpu") -> 
     folder = Path(folder)
     if options.dtype not in DTYPES:
         raise EngineError(f"unknown dtype {options.dtype!r}; take one of {', '.join(DTYPES)}.")
+    _refuse_classifier(folder)
     try:
         with without_bars():
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -58,7 +59,7 @@ def load_model(folder: Path, options: EngineOptions, *, device: str = "cpu") -> 
                 output_loading_info=True,
             )
     except Exception as error:  # transformers and safetensors raise many kinds for a bad folder
-        raise EngineError(_why_unreadable(folder, error)) from error
+        raise EngineError(why_unreadable(folder, error)) from error
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise EngineError(
@@ -280,7 +281,18 @@ def _opened(file: Path) -> Any:
         raise EngineError(f"{file}: unreadable safetensors: {_first_line(error)}") from error
 
 
-def _why_unreadable(folder: Path, error: Exception) -> str:
+def _refuse_classifier(folder: Path) -> None:
+    """A reward model with tied embeddings would load as a language model without a word."""
+    for name in _read_json(folder / "config.json").get("architectures") or ():
+        if str(name).endswith("ForSequenceClassification"):
+            raise EngineError(
+                f"{folder}: is a sequence classifier ({name}), which has no log-probabilities; "
+                "give a language model, or this one as --explicit."
+            )
+
+
+def why_unreadable(folder: Path, error: Exception) -> str:
+    """Why a transformers folder cannot be loaded, in one sentence."""
     if not (folder / "config.json").exists():
         return f"{folder}: no config.json; a transformers model folder was expected."
     if not any(folder.glob("*.safetensors")):

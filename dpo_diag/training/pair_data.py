@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dpo_diag.engines._heads import answer_scores
 from dpo_diag.store import RowStore
 from dpo_diag.tables import content_hash
 from dpo_diag.text import EncodedResponse, encode_pairs
@@ -48,6 +49,7 @@ class PairData:
         is_training: false for validation pairs, which have no index of their own: -1.
         keep_tokens: the variant reads log-probs per token.
         attribute: the variant reads how much each token moves the last logit.
+        is_scored: the model gives scores, not log-probs.
         counts: what was kept, swapped, dropped, truncated.
         sources: what else the variant needs, by need.
     """
@@ -61,6 +63,7 @@ class PairData:
     is_training: bool = True
     keep_tokens: bool = False
     attribute: bool = False
+    is_scored: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[str, FieldSource] = field(default_factory=dict)
 
@@ -116,6 +119,7 @@ def prepare_pairs(frame: pd.DataFrame, material: Material, *, is_training: bool)
         is_training=is_training,
         keep_tokens=variant.needs.token_logps,
         attribute=variant.needs.attribution,
+        is_scored=variant.needs.score_head,
         counts={"pairs": len(frame), "truncated": encoded.n_truncated},
     )
     section = material.recipe.data
@@ -145,6 +149,8 @@ def pair_logps(
 ) -> PairLogps:
     """The policy's and reference's log-probs of B pairs, from one forward pass.
 
+    Of a model with a score head, its scores instead.
+
     Args:
         model: the policy.
         data: all pairs.
@@ -157,6 +163,8 @@ def pair_logps(
     given = {need: source.answers(index) for need, source in data.sources.items()}
     beside = {need: answers for need, answers in given.items() if answers}
     sides = [*pairs, *beside.values()]
+    if data.is_scored:
+        return _pair_scores(model, data, index, pairs)
     if share_prompts:
         batch = pack_answers(sides, device, fold=bool(beside))
     else:
@@ -178,6 +186,20 @@ def pair_logps(
         torch.as_tensor(place, device=device),
         **(_token_fields(chosen, rejected) if data.keep_tokens else {}),
         **_source_fields(data, index, passes, Pass(chosen, rejected)),
+    )
+
+
+def _pair_scores(
+    model: torch.nn.Module, data: PairData, index: np.ndarray, sides: list[list[EncodedResponse]]
+) -> PairLogps:
+    """The head's scores of both answers where a policy has log-probs; there is no reference."""
+    device = next(model.parameters()).device
+    chosen, rejected = answer_scores(model, [*sides[0], *sides[1]])[:, 0].chunk(2)
+    lengths = [torch.tensor([len(a.response_ids) for a in s], device=device) for s in sides]
+    place = index if data.is_training else np.full(len(index), -1)
+    unknown = torch.full_like(chosen, torch.nan, requires_grad=False)
+    return PairLogps(
+        chosen, rejected, unknown, unknown, *lengths, torch.as_tensor(place, device=device)
     )
 
 

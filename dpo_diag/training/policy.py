@@ -6,7 +6,7 @@ bfloat16. Start reading at ``load_policy``.
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 
 from dpo_diag.checkpoints import ModelRef, check_compatible, resolve_checkpoint
 from dpo_diag.engines._base import EngineOptions, ScoreRequest, SequenceScores
+from dpo_diag.engines._heads import load_scorer, start_scorer
 from dpo_diag.engines._weights import load_model, materialize, stop_ids
 from dpo_diag.engines.hf import HfEngine
 from dpo_diag.errors import RecipeError
@@ -24,6 +25,8 @@ from dpo_diag.training.optimization import autocast
 from dpo_diag.training.recipe import LoraSection, Recipe
 
 logger = logging.getLogger(__name__)
+
+PAD_TOKEN = "<|dpo_diag_pad|>"
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Policy:
         precision: of the arithmetic, ``float32`` or ``bfloat16``, the reference's included.
         reference_model: a frozen model of its own where the reference is not ``base``.
         resources: what the run closes when it ends, however it ends: engines beside the model.
+        load: reads a folder that ``model`` was saved to.
     """
 
     model: Any
@@ -52,6 +56,7 @@ class Policy:
     precision: str = "float32"
     reference_model: Any = None
     resources: ExitStack = field(default_factory=ExitStack)
+    load: Callable[..., Any] = load_model
 
     @property
     def device(self) -> torch.device:
@@ -105,7 +110,7 @@ class Policy:
 
             set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"))
             return
-        stored = load_model(folder, EngineOptions(), device=str(self.device))
+        stored = self.load(folder, EngineOptions(), device=str(self.device))
         self.model.load_state_dict(stored.state_dict())
 
     @property
@@ -132,8 +137,14 @@ def load_policy(recipe: Recipe, cache: Path) -> Policy:
     folder = materialize(base, cache, trust_remote_code=run.trust_remote_code)
     options = EngineOptions(trust_remote_code=run.trust_remote_code)
     device = pick_device(run.device)
-    model = load_model(folder, options, device=str(device))
     tokenizer = load_tokenizer(base.tokenizer_path, trust_remote_code=run.trust_remote_code)
+    ends = stop_ids(folder) or (tokenizer.eos_token_id,)
+    load = load_scorer if recipe.build_variant().needs.score_head else load_model
+    if load is load_scorer:
+        model = start_scorer(folder, options, device=str(device), seed=run.seed)
+        _give_padding(model, tokenizer, ends)
+    else:
+        model = load_model(folder, options, device=str(device))
     reference, reference_model = base, None
     if run.reference:
         reference = resolve_checkpoint(run.reference).model
@@ -147,12 +158,25 @@ def load_policy(recipe: Recipe, cache: Path) -> Policy:
         base=base,
         reference=reference,
         encoder=_encoder(recipe, tokenizer, model),
-        stop_ids=stop_ids(folder) or (tokenizer.eos_token_id,),
+        stop_ids=ends,
         truncate=recipe.data.truncate,
         max_length=recipe.data.max_length,
         precision=run.precision,
         reference_model=reference_model,
+        load=load,
     )
+
+
+def _give_padding(model: Any, tokenizer: Any, ends: Sequence[int]) -> None:
+    """A pad token that ends no answer: a decoder reads its score at the last token that is none.
+
+    Where the EOS pads too, every tool would read the score one token too early.
+    """
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(tokenizer))
+    model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
 def pick_device(name: str) -> torch.device:

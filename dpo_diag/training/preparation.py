@@ -44,6 +44,7 @@ _PROVIDED = {
     "sample_table",
     "pair_state",
     "couples_batch",
+    "score_head",
 }
 
 

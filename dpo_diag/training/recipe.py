@@ -312,6 +312,10 @@ class Recipe:
             needs.has_pair_loss or not self.data.flip_labels,
             f"{name} does not learn from labelled pairs: data.flip_labels would change nothing.",
         )
+        require(
+            not (needs.score_head and self.lora.rank),
+            f"{name} trains a head of its own, which an adapter does not hold here: remove [lora].",
+        )
         _check_opponents(variant, self.online, self.players, self.lora)
         micro = self.optimizer.micro_batch_size
         require(

@@ -115,7 +115,7 @@ class PairSteps:
         self.n_per_epoch = math.ceil(len(data) / self._batch)
         self.n_steps = section.n_steps(self.n_per_epoch)
         self.state = variant.init_state(_facts(data, self.n_steps))
-        self._share = shares(model, data)
+        self._share = not data.is_scored and shares(model, data)
 
     def begin(self, step: int) -> None:
         """Let the sources prepare the step, and the variant its state where a round begins."""
@@ -225,18 +225,23 @@ def pair_metrics(batch: PairLogps, variant: Variant) -> dict[str, torch.Tensor]:
     """Sums over the pairs of the metrics that TRL logs, under its names, no gradient.
 
     ``rewards/accuracies`` counts a tie as wrong, as TRL does; ``rewards/accuracies_ties_half``
-    counts it one half.
+    counts it one half. A model with a score head has no log-probs to log.
     """
     chosen_logp, rejected_logp = batch.policy_chosen.detach(), batch.policy_rejected.detach()
     chosen = variant.rewards(chosen_logp, batch.ref_chosen, batch.n_tokens_chosen)
     rejected = variant.rewards(rejected_logp, batch.ref_rejected, batch.n_tokens_rejected)
     wins, ties = (chosen > rejected).sum(), (chosen == rejected).sum()
-    return {
+    rewards = {
         "rewards/chosen": chosen.sum(),
         "rewards/rejected": rejected.sum(),
         "rewards/margins": (chosen - rejected).sum(),
         "rewards/accuracies": wins,
         "rewards/accuracies_ties_half": wins + 0.5 * ties,
+    }
+    if variant.needs.score_head:
+        return rewards
+    return {
+        **rewards,
         "logps/chosen": chosen_logp.sum(),
         "logps/rejected": rejected_logp.sum(),
     }

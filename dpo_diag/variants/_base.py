@@ -42,6 +42,8 @@ class Needs:
         reference_answers: a good answer to each prompt; samples are scored by similarity to it.
         pair_state: learned state per pair, in the order of ``PairLogps.pair_index``.
         couples_batch: the loss of a pair depends on the others in its batch.
+        score_head: what is trained is a classifier with one output, no policy; its scores of the
+            two answers stand in ``policy_chosen`` and ``policy_rejected``.
     """
 
     reference: bool = True
@@ -62,6 +64,7 @@ class Needs:
     reference_answers: bool = False
     pair_state: bool = False
     couples_batch: bool = False
+    score_head: bool = False
 
     @property
     def samples(self) -> bool:
