@@ -1,7 +1,8 @@
 """What a folder's own files say about a run: its model, steps, reference, method, pairs.
 
 Each ``find_*`` function reads one thing from a ``Run`` and appends to ``Run.found`` what it found,
-in which file. Rank 2: imports errors and its siblings ``model_folders``, ``manifest``, ``weights``.
+in which file. Rank 2: imports errors and its siblings ``model_folders``, ``manifest``, ``weights``
+and ``training_steps``.
 Start reading at ``Run``; ``checkpoints.resolve_checkpoint`` calls everything here.
 """
 
@@ -22,9 +23,8 @@ from dpo_diag.model_folders import (
     step_folders,
     step_of,
 )
+from dpo_diag.training_steps import TRAINER_STATE, final_step, ordered_steps, read_state
 from dpo_diag.weights import ADAPTER_CONFIG, fingerprint, has_weights, is_adapter, read_json
-
-TRAINER_STATE = "trainer_state.json"
 
 # Tags that TRL's preference trainers with a reference model put on their model cards, and the
 # variant whose implicit reward beta * (log-ratio) is theirs.
@@ -105,11 +105,15 @@ def _open_step(run: Run, step: int, folder: Path) -> ModelRef:
 
 
 def find_steps(run: Run, model: ModelRef) -> tuple[ModelRef, ...]:
-    """The ``checkpoint-*`` steps in numeric order; for a step's own folder that step."""
+    """The ``checkpoint-*`` steps in numeric order; for a step's own folder that step.
+
+    Raises:
+        CheckpointError: two folders of one step, or steps out of order.
+    """
     if step_of(run.place.folder) >= 0:
         return (model,)
     steps = []
-    for step, folder in step_folders(run.folder):
+    for step, folder in ordered_steps(run.folder):
         if has_weights(folder):
             steps.append(_open_step(run, step, folder))
         else:
@@ -117,6 +121,17 @@ def find_steps(run: Run, model: ModelRef) -> tuple[ModelRef, ...]:
     numbers = ", ".join(str(ref.step) for ref in steps) or "no checkpoint-* folders"
     run.found.append(f"steps: {numbers}")
     return tuple(steps)
+
+
+def find_final_step(run: Run, model: ModelRef, steps: tuple[ModelRef, ...]) -> int | None:
+    """The step of the final model, None where the folder does not say.
+
+    Raises:
+        CheckpointError: an unreadable ``trainer_state.json``, or steps out of order.
+    """
+    step, why = final_step(run.folder, model, steps)
+    run.found.append(f"final step: {why}" if step is None else f"final step: {step} ({why})")
+    return step
 
 
 def layout_of(run: Run, model: ModelRef) -> str:
@@ -284,7 +299,7 @@ def find_pair_counts(run: Run) -> None:
     file = next((f for f in files if f.is_file()), None)
     if run.manifest is None or file is None:
         return
-    counts = read_json(file).get("pair_counts")
+    counts = read_state(file).get("pair_counts")
     if isinstance(counts, dict):
         said = [f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if n and _is_count(n)]
         run.found.append(f"pair counts: {', '.join(said) or 'none'} ({TRAINER_STATE})")

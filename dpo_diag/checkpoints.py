@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo_diag.checkpoint_reading import (
+    find_final_step,
     find_method,
     find_pair_counts,
     find_pairs,
@@ -69,6 +70,7 @@ class Checkpoint:
         template: ``chat`` or ``plain``.
         found: one line per thing found or missing, with the file that says so.
         manifest: our own run's manifest.
+        final_step: training step of the model, where the folder says and steps were asked for.
     """
 
     model: ModelRef
@@ -82,6 +84,7 @@ class Checkpoint:
     template: str | None
     found: tuple[str, ...]
     manifest: RunManifest | None = None
+    final_step: int | None = None
 
 
 def resolve_checkpoint(
@@ -110,7 +113,8 @@ def resolve_checkpoint(
 
     Raises:
         CheckpointError: the folder is not a readable checkpoint, its adapter has no base, or the
-            reference is not the one that the run recorded.
+            reference is not the one that the run recorded; with all steps, a broken
+            ``trainer_state.json``, a step twice or steps out of order.
         ValueError: ``steps`` is neither of the two.
     """
     if steps not in ("final", "all"):
@@ -121,10 +125,12 @@ def resolve_checkpoint(
     name, values = find_method(run, beta, variant, parameters)
     training_pairs = find_pairs(run, pairs)
     find_pair_counts(run)
+    found_steps = find_steps(run, model) if steps == "all" else ()
+    last_step = find_final_step(run, model, found_steps) if steps == "all" else None
     return Checkpoint(
         model=model,
         layout=layout_of(run, model),
-        steps=find_steps(run, model) if steps == "all" else (),
+        steps=found_steps,
         reference=resolved,
         beta=values.get("beta"),
         variant=name,
@@ -133,6 +139,7 @@ def resolve_checkpoint(
         template=run.manifest.template if run.manifest else None,
         found=tuple(run.found),
         manifest=run.manifest,
+        final_step=last_step,
     )
 
 

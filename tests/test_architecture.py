@@ -38,7 +38,8 @@ RULES: dict[str, tuple[int, set[str], set[str]]] = {
     "weights": (2, {"numpy", "safetensors"}, set()),
     "manifest": (2, set(), {"model_folders", "weights"}),
     "model_folders": (2, {"yaml", "huggingface_hub"}, {"weights"}),
-    "checkpoint_reading": (2, set(), {"manifest", "model_folders", "weights"}),
+    "training_steps": (2, set(), {"model_folders", "weights"}),
+    "checkpoint_reading": (2, set(), {"manifest", "model_folders", "training_steps", "weights"}),
     "checkpoints": (
         2,
         {"transformers"},

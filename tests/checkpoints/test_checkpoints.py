@@ -1,5 +1,6 @@
 """What a checkpoint folder of each layout resolves to, and what is asked for by which option."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -345,3 +346,62 @@ def test_reference_with_another_chat_template_is_refused(theirs: str | None, sta
 
 def test_chat_templates_do_not_matter_for_plain_text() -> None:
     check_compatible(tokenizer({"a": 0}, "t"), tokenizer({"a": 0}, None), template="plain")
+
+
+def state(folder: Path, **values: object) -> None:
+    (folder / "trainer_state.json").write_text(json.dumps(values))
+
+
+def test_final_step_is_the_runs_own_state_first(run: Path) -> None:
+    state(run, global_step=21)
+    assert resolve_checkpoint(run, steps="all").final_step == 21
+    assert resolve_checkpoint(run).final_step is None
+
+
+def test_final_step_is_that_of_the_step_with_its_weights(run: Path) -> None:
+    checkpoint = resolve_checkpoint(run, steps="all")
+    assert checkpoint.final_step == 20
+    assert "has the weights of step 20" in lines(checkpoint, "final step")
+
+
+def test_final_step_is_what_the_last_step_planned(run: Path, make) -> None:
+    make.model(run, seed=9)
+    assert resolve_checkpoint(run, steps="all").final_step is None
+    state(run / "checkpoint-20", global_step=20, max_steps=25)
+    checkpoint = resolve_checkpoint(run, steps="all")
+    assert checkpoint.final_step == 25
+    assert "max_steps in checkpoint-20/trainer_state.json" in lines(checkpoint, "final step")
+
+
+def test_step_folder_is_its_own_final_step(run: Path) -> None:
+    assert resolve_checkpoint(run / "checkpoint-5", steps="all").final_step == 5
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda run, make: make.model(run / "checkpoint-05"), "are both step 5; move one"),
+        (
+            lambda run, make: state(run / "checkpoint-5", global_step=50),
+            "says global_step 50, but the folder is named for step 5",
+        ),
+        (
+            lambda run, make: state(run, global_step=7),
+            "final model is of step 7 .* checkpoint of step 20: the steps are out of order",
+        ),
+        (
+            lambda run, make: (run / "trainer_state.json").write_text('{"global_step": 2'),
+            "trainer_state.json: cannot be read as JSON: .* copy it again",
+        ),
+        (
+            lambda run, make: state(run, global_step="many"),
+            "global_step is 'many', expected a whole number",
+        ),
+    ],
+    ids=["step twice", "renamed step", "state behind a step", "broken state", "no number"],
+)
+def test_steps_that_cannot_be_believed_are_one_sentence(run: Path, make, spoil, words) -> None:
+    spoil(run, make)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        resolve_checkpoint(run, steps="all")
+    assert str(run) in str(caught.value) and "\n" not in str(caught.value)
