@@ -89,6 +89,43 @@ PAIR_ROWS = TableSpec(
     ),
     "every pair of a source as it stands: duplicates, empty and identical answers included",
 )
+RUN_STEPS = TableSpec(
+    "RunSteps",
+    ("run_id", "model_id"),
+    (
+        Column("run_id", "string", "model_id of the run's final model"),
+        *ids("model_id"),
+        Column(
+            "step",
+            "float",
+            "place on the run's axis of training steps; missing where no file says it",
+            "optimiser steps",
+            nullable=True,
+        ),
+        Column("is_start", "bool", "the reference that training started from, at step 0"),
+        Column("seed_group", "string", "name that runs share which differ in their seed only"),
+    ),
+    "which run and training step a model belongs to",
+)
+PAIR_TIMELINES = TableSpec(
+    "PairTimelines",
+    ("model_id", "order", "pair_id"),
+    (
+        *ids("model_id"),
+        Column("order", "string", "whose order of the pair: `reward` or `ranking`"),
+        *ids("pair_id", "prompt_id"),
+        Column("first_right", "float", "first step that has it right", "steps", nullable=True),
+        Column("n_flips", "int", "crossings from wrong to right, ties passed over"),
+        Column("n_flips_back", "int", "crossings from right to wrong"),
+        Column("last_crossing", "float", "step since which it stays", "steps", nullable=True),
+        Column("is_forgotten", "bool", "right at some step of training, wrong at the end"),
+        Column("forgotten_at", "float", "step that lost it for good", "steps", nullable=True),
+        Column("end", "float", "1 right, 0 wrong, one half a tie or undecided"),
+        DOMAIN,
+        SPLIT,
+    ),
+    "when each pair's order turned, over the steps of a run",
+)
 SPECS = {
     spec.name: spec
     for spec in (
@@ -98,5 +135,7 @@ SPECS = {
         EXPRESSIBLE,
         REMOVAL_OUTCOMES,
         PAIR_ROWS,
+        RUN_STEPS,
+        PAIR_TIMELINES,
     )
 }

@@ -23,8 +23,10 @@ from dpo_diag.diagnosis_specs import (  # noqa: F401 (re-exported)
     EXPRESSIBLE,
     PAIR_CONFLICTS,
     PAIR_ROWS,
+    PAIR_TIMELINES,
     REMOVAL_OUTCOMES,
     REVERSAL_PREDICTIONS,
+    RUN_STEPS,
     SAMPLE_LOGPS,
 )
 from dpo_diag.errors import TableError

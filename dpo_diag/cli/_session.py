@@ -343,7 +343,8 @@ def compare_parameters(
     Raises:
         DpoDiagError: claims without a cost to decide them on, or an unreadable file of claims.
     """
-    from dpo_diag.pipeline.claims import groups_of, read_claims
+    from dpo_diag.pipeline.claims import read_claims
+    from dpo_diag.pipeline.run_steps import groups_of
 
     if plan is None:
         if options["claims"]:

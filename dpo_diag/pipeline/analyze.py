@@ -22,6 +22,7 @@ from dpo_diag.checkpoints import Checkpoint
 from dpo_diag.errors import DataError
 from dpo_diag.pairs import PairSet, PromptSet
 from dpo_diag.pipeline.rewards import RewardRows, build_variant
+from dpo_diag.pipeline.run_steps import run_steps
 from dpo_diag.pipeline.sample import SafetyPlan, SafetyRows
 from dpo_diag.reporting.cases import with_text
 from dpo_diag.reporting.document import (
@@ -77,6 +78,8 @@ class Evidence:
         if self.rewards is not None:
             found["ImplicitRewards"] = self.rewards.rewards
             found["ScoredPairs"] = self.rewards.scored
+            if any(c.steps or c.final_step is not None for c in self.checkpoints):
+                found["RunSteps"] = run_steps(self.checkpoints)
         if self.prompts is not None:
             found["Prompts"] = self.prompts.frame
         if self.safety is not None:

@@ -1,7 +1,6 @@
 """Claims to decide: read from TOML, decided by an analyzer, shown as lines of the report."""
 
 import dataclasses
-import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from dpo_diag.analyzers.training_seeds import NAME, ClaimSpec
-from dpo_diag.checkpoints import Checkpoint
 from dpo_diag.errors import DataError
 from dpo_diag.pipeline.analyze import Analysis
 from dpo_diag.reporting.document import Claim
 from dpo_diag.tables import FINDINGS
-
-_SEED = re.compile(r"-\d+$")
 
 
 def read_claims(path: str | Path) -> tuple[ClaimSpec, ...]:
@@ -45,19 +41,6 @@ def read_claims(path: str | Path) -> tuple[ClaimSpec, ...]:
     if not claims:
         raise DataError(f"{path}: no [[claim]] in it.")
     return tuple(claims)
-
-
-def groups_of(checkpoints: Sequence[Checkpoint]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Our own runs of one method that differ only in a trailing ``-<seed>`` as one group.
-
-    A model that no run of ours made is a group of its own: ``llama-2`` is not a seed of ``llama``.
-    """
-    groups: dict[str, list[str]] = {}
-    for checkpoint in checkpoints:
-        is_run = checkpoint.manifest is not None
-        name = _SEED.sub("", checkpoint.model.name) if is_run else checkpoint.model.name
-        groups.setdefault(name, []).append(checkpoint.model.model_id)
-    return tuple((name, tuple(members)) for name, members in groups.items())
 
 
 def decided(analysis: Analysis, specs: Sequence[ClaimSpec]) -> tuple[Claim, ...]:

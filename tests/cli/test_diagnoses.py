@@ -134,7 +134,9 @@ def test_rows_are_written_beside_the_report_and_meet_their_specification(done: D
     found = {path.stem: path for path in (done.first / "rows").glob("*.parquet")}
     scored = {"PreferencePairs", "ScoredPairs", "ImplicitRewards"}
     sampled = {"Prompts", "Samples", "SampleCosts"}
-    expected = {"safety": sampled, "compare": scored | sampled}.get(done.command[0], scored)
+    with_steps = scored | {"RunSteps"}
+    expected = {"safety": sampled, "compare": scored | sampled, "ood": with_steps}
+    expected = expected.get(done.command[0], scored)
     assert set(found) == expected
     for name, path in found.items():
         assert len(tables.read_table(path, tables.SPECS[name]))
