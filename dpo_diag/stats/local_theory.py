@@ -1,0 +1,300 @@
+"""DPO's answer in a policy class that cannot express the truth, to first order at the reference.
+
+With infinitely many labels DPO minimises ``sum_i n_i KL(p_i || sigmoid(beta m_i))`` over the
+margins that its class can make (Bernoulli divergences; ``n_i`` how often pair i is compared,
+``p_i`` how often its first answer is truly preferred). If the class can make all of
+``logit(p_i) / beta``, the counts do not matter; if not, they decide which pairs come out right.
+Near the reference the class is linear: ``m_i = <g_i, delta>``, known through the Gram matrix of the
+pairs' gradients ``g_i``.
+
+Signatures::
+
+    dpo_solution(kernel, population) -> Solution;  Population(counts, preferences, beta, max_norm)
+    frequency_sensitivity(solution) -> (n, n), d margin_i / d log count_j
+    reversed_pairs(solution) -> (n,) bool
+    frequency_threshold(kernel, population, *, pair, moved) -> float
+    rlhf_log_ratios(cell_kernel, mass, rewards, beta) -> (M,)
+    pair_kernel(cell_kernel, first, second) -> (n, n)
+
+Misleads: it is about the *optimum*: a run that stops early, or whose learning rate is small, is
+nearer to ``linearised_dpo``. All guarantees of the theory are for large beta (small changes); at
+the usual 0.1 a policy moves far beyond the linear class, and "RLHF's local solution" is not RLHF's.
+A full-parameter class expresses nearly every margin and then predicts no reversal at all: bound its
+length by what the run moved (``max_norm``), or take the gradients of a smaller class.
+
+Source: arXiv 2510.20413 (AuxDPO), Proposition 1 and equation 5; the sensitivities are the implicit
+function theorem applied to the former.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import linalg, optimize, special
+
+from dpo_diag.stats.expressible import spectrum
+
+_NEWTON_STEPS, _SETTLED, _HALVINGS = 200, 1e-12, 60
+
+
+@dataclass(frozen=True)
+class Population:
+    """What is compared, and what is true.
+
+    Attributes:
+        counts: (n,) how often each pair is compared, 0 or more; only ratios matter. A pair with
+            count 0 is predicted, not fitted.
+        preferences: (n,) true probability that the pair's first answer is preferred, in [0, 1];
+            strictly inside for the pairs that are compared, unless ``max_norm`` is finite.
+        beta: of DPO, above 0.
+        max_norm: longest parameter change, above 0.
+    """
+
+    counts: np.ndarray
+    preferences: np.ndarray
+    beta: float
+    max_norm: float = np.inf
+
+    def __post_init__(self) -> None:
+        counts, p = np.asarray(self.counts, float), np.asarray(self.preferences, float)
+        if counts.ndim != 1 or counts.shape != p.shape:
+            raise ValueError(f"counts of shape {counts.shape}, preferences of {p.shape}.")
+        if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.any()):
+            raise ValueError("counts must be finite, 0 or more and not all 0.")
+        if not ((p >= 0) & (p <= 1)).all():
+            raise ValueError("preferences must be probabilities.")
+        if not (self.beta > 0 and self.max_norm > 0):
+            raise ValueError("beta and max_norm must be above 0.")
+        used = p[counts > 0]
+        if np.isinf(self.max_norm) and ((used == 0) | (used == 1)).any():
+            raise ValueError(
+                "A preference of 0 or 1 has no finite optimum; give max_norm, or shares inside."
+            )
+
+
+class Solution(NamedTuple):
+    """DPO's optimum in the linear class.
+
+    Attributes:
+        margins: (n,) nats; times beta, the reward margins.
+        norm: length of the parameter change.
+        multiplier: of the bound on the squared length's half; 0 where it does not bind.
+        population: what was solved.
+        coordinates: (n, r) features behind the kernel.
+        point: (r,) the optimum in them.
+    """
+
+    margins: np.ndarray
+    norm: float
+    multiplier: float
+    population: Population
+    coordinates: np.ndarray
+    point: np.ndarray
+
+
+def dpo_solution(kernel: np.ndarray, population: Population) -> Solution:
+    """The population DPO optimum within the linear class; for hundreds of pairs, not thousands.
+
+    Args:
+        kernel: (n, n) Gram matrix of the pairs' gradients; any rank.
+        population: counts, true preferences, beta and the longest change.
+
+    Returns:
+        Margins of every pair, those with count 0 too.
+
+    Raises:
+        ValueError: shapes do not fit, or no optimum was found.
+    """
+    if len(kernel) != len(population.counts):
+        raise ValueError(f"{len(population.counts)} counts for {len(kernel)} pairs.")
+    features = spectrum(kernel).coordinates
+    point, multiplier = _optimum(features, population)
+    margins = features @ point
+    return Solution(margins, float(np.linalg.norm(point)), multiplier, population, features, point)
+
+
+def reversed_pairs(solution: Solution) -> np.ndarray:
+    """(n,) true where the optimum prefers the answer that is truly dispreferred.
+
+    A margin within 1e-9 of the largest is a tie, and so is a preference of one half.
+    """
+    p = np.asarray(solution.population.preferences, float)
+    slack = 1e-9 * float(np.abs(solution.margins).max(initial=0.0))
+    sides = np.where(np.abs(solution.margins) > slack, np.sign(solution.margins), 0.0)
+    return sides * np.sign(p - 0.5) < 0.0
+
+
+def frequency_sensitivity(solution: Solution) -> np.ndarray:
+    """(n, n) how margin i (row) moves with the log of the count of pair j (column), nats.
+
+    ``d w / d log n_j = -H^-1 n_j grad loss_j`` with H the curvature at the optimum; with a bound
+    on the length that binds, w moves along the sphere. A column of a pair that the class fits
+    exactly is 0: counts matter only where something cannot be expressed. Scaling all counts
+    changes nothing, so every row sums to 0.
+    """
+    population, features = solution.population, solution.coordinates
+    shares, p, beta = _arrays(population)
+    chance = special.expit(beta * solution.margins)
+    pulls = (features * (beta * shares * (chance - p))[:, None]).T  # (r, n), one per pair
+    curvature = _curvature(features, shares, chance, beta)
+    curvature += solution.multiplier * np.eye(len(curvature))
+    if not solution.multiplier:
+        return -features @ (linalg.pinvh(curvature) @ pulls)
+    inverse = linalg.pinvh(curvature)
+    free, radial = inverse @ pulls, inverse @ solution.point
+    # the change of the multiplier that keeps the length: point . dw = 0
+    along = (solution.point @ free) / (solution.point @ radial)
+    return -features @ (free - radial[:, None] * along)
+
+
+def frequency_threshold(
+    kernel: np.ndarray,
+    population: Population,
+    *,
+    pair: int,
+    moved: int,
+    most: float = 1e6,
+) -> float:
+    """Count of the pair ``moved`` at which the margin of ``pair`` changes sign, others as they are.
+
+    Args:
+        kernel: (n, n) Gram matrix.
+        population: the other pairs' counts; that of ``moved`` is not read.
+        pair: whose margin.
+        moved: whose count.
+        most: the count is looked for between the mean of the other counts over and times this.
+
+    Returns:
+        The count; NaN where the sign is the same at both ends.
+    """
+    features = spectrum(kernel).coordinates
+    counts = np.asarray(population.counts, float).copy()
+    others = np.delete(counts, moved)
+    scale = float(others[others > 0].mean()) if (others > 0).any() else 1.0
+
+    def margin(log_count: float) -> float:
+        counts[moved] = scale * np.exp(log_count)
+        trial = Population(counts, population.preferences, population.beta, population.max_norm)
+        point, _ = _optimum(features, trial)
+        return float(features[pair] @ point)
+
+    low, high = -np.log(most), np.log(most)
+    if margin(low) * margin(high) >= 0.0:
+        return float("nan")
+    return scale * float(np.exp(optimize.brentq(margin, low, high, xtol=1e-12, rtol=1e-12)))
+
+
+def rlhf_log_ratios(
+    cell_kernel: np.ndarray, mass: np.ndarray, rewards: np.ndarray, beta: float
+) -> np.ndarray:
+    """Log-ratio of each answer at the local solution of two-stage RLHF, first order in 1 / beta.
+
+    ``A.T @ pinv(A D A.T) @ A D r / beta`` with a column of A for each answer's gradient and D the
+    mass: the reward projected onto what the class can make, weighted by the reference. Unlike
+    DPO's it does not depend on how often pairs are compared.
+
+    Args:
+        cell_kernel: (M, M) Gram matrix ``A.T @ A`` of ``grad log pi(answer | prompt)``.
+        mass: (M,) chance of the prompt times the reference's probability of the answer, 0 or more.
+        rewards: (M,) true rewards. A constant of a prompt drops out only where *all* answers of
+            the prompt are cells; with a sample of them, subtract the prompt's mean under the mass.
+        beta: weight of the divergence, above 0.
+
+    Returns:
+        (M,) nats; the margin of a pair is a difference of two.
+
+    Source: arXiv 2510.20413, equation 5.
+    """
+    root = np.sqrt(np.asarray(mass, float))
+    kernel = np.asarray(cell_kernel, float)
+    weighted = spectrum(root[:, None] * kernel * root)
+    solved = weighted.vectors @ (
+        (weighted.vectors.T @ (root * np.asarray(rewards, float))) / weighted.values
+    )
+    return kernel @ (root * solved) / beta
+
+
+def pair_kernel(cell_kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(n, n) Gram matrix of pairs' gradient differences from that of single answers.
+
+    Args:
+        cell_kernel: (M, M) Gram matrix of the answers' gradients.
+        first: (n,) position of each pair's first answer.
+        second: (n,) of its second.
+    """
+    rows = np.asarray(cell_kernel, float)[first] - np.asarray(cell_kernel, float)[second]
+    return rows[:, first] - rows[:, second]
+
+
+def _arrays(population: Population) -> tuple[np.ndarray, np.ndarray, float]:
+    counts = np.asarray(population.counts, float)
+    return counts / counts.sum(), np.asarray(population.preferences, float), population.beta
+
+
+def _curvature(
+    features: np.ndarray, shares: np.ndarray, chance: np.ndarray, beta: float
+) -> np.ndarray:
+    weights = beta**2 * shares * chance * (1.0 - chance)
+    return features.T @ (weights[:, None] * features)
+
+
+def _optimum(features: np.ndarray, population: Population) -> tuple[np.ndarray, float]:
+    """The best point of the allowed length, and the multiplier of the bound."""
+    start, bound = np.zeros(features.shape[1]), population.max_norm
+    shares, p, beta = _arrays(population)
+    slope = features.T @ (beta * shares * (0.5 - p))  # at the reference
+    most = float(np.linalg.norm(slope)) / bound if np.isfinite(bound) else 0.0
+    used = p[shares > 0]
+    if ((used > 0) & (used < 1)).all():
+        point = _newton(features, population, 0.0, start)
+        if np.linalg.norm(point) <= bound:
+            return point, 0.0
+    if most == 0.0:
+        return start, 0.0
+
+    def excess(log_multiplier: float) -> float:
+        point = _newton(features, population, float(np.exp(log_multiplier)), start)
+        return float(np.linalg.norm(point)) - bound
+
+    high = np.log(most) + 1e-9  # there the length is at most the bound
+    low = high - 1.0
+    for _ in range(_HALVINGS):
+        if excess(low) > 0.0:
+            break
+        low -= 1.0
+    else:
+        return _newton(features, population, float(np.exp(low)), start), 0.0  # it does not bind
+    multiplier = float(np.exp(optimize.brentq(excess, low, high, xtol=1e-13, rtol=1e-13)))
+    return _newton(features, population, multiplier, start), multiplier
+
+
+def _newton(
+    features: np.ndarray, population: Population, multiplier: float, start: np.ndarray
+) -> np.ndarray:
+    """Minimum of the loss plus ``multiplier / 2 * |w|^2``, by Newton's method with halved steps.
+
+    Directions that no compared pair sees keep their start, 0, through the pseudo-inverse.
+    """
+    shares, p, beta = _arrays(population)
+
+    def loss(point: np.ndarray) -> float:
+        scores = beta * (features @ point)
+        fit = shares @ (np.logaddexp(0.0, scores) - p * scores)
+        return float(fit + 0.5 * multiplier * point @ point)
+
+    point, value = start, loss(start)
+    scale = beta * float(np.sqrt(shares @ np.sum(features**2, axis=1))) if features.size else 0.0
+    for _ in range(_NEWTON_STEPS):
+        chance = special.expit(beta * (features @ point))
+        slope = features.T @ (beta * shares * (chance - p)) + multiplier * point
+        if np.linalg.norm(slope) <= _SETTLED * scale:
+            return point
+        curvature = _curvature(features, shares, chance, beta)
+        curvature += multiplier * np.eye(len(curvature))
+        step = -(linalg.pinvh(curvature) @ slope)
+        size, slack = 1.0, 1e-14 * (1.0 + abs(value))  # near the minimum only rounding is left
+        while loss(point + size * step) > value + slack and size > 1e-12:
+            size /= 2.0
+        point = point + size * step
+        value = loss(point)
+    raise ValueError("The local DPO optimum was not found; bound the change with max_norm.")
