@@ -1,12 +1,50 @@
-"""Curves along training: findings of a run's steps put on one line; not a plug-in."""
+"""Curves along training: findings of a run's steps put on one line; not a plug-in.
+
+Where each model stands comes from the table RunSteps where there is one, else from the rows'
+``step`` and the models' names. Start reading at ``places_of``.
+"""
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 _STEP_NAME = re.compile(r"-step\d+-[0-9a-f]{8}$")
 _FINAL_NAME = re.compile(r"(-step\d+)?-[0-9a-f]{8}$")  # a run may have its last step only
+
+
+class Place(NamedTuple):
+    """Where a model stands: its run, named by the final model's id, and its training step.
+
+    ``step`` is NaN for a final model whose step no file says.
+    """
+
+    run_id: str
+    step: float
+    is_final: bool
+
+
+def places_of(frame: pd.DataFrame, run_steps: pd.DataFrame | None = None) -> dict[str, Place]:
+    """The place of every model in the rows.
+
+    Args:
+        frame: rows with ``model_id`` and ``step``, optionally ``run_id``.
+        run_steps: RunSteps; the step of a final model is only known from there.
+    """
+    runs = runs_of(frame)
+    step = dict(zip(frame["model_id"], frame["step"], strict=True))
+    places = {
+        model: Place(run, float(step[model]) if step[model] >= 0 else np.nan, step[model] < 0)
+        for model, run in runs.items()
+    }
+    if run_steps is not None:
+        for row in run_steps[~run_steps["is_start"].astype(bool)].to_dict("records"):
+            model, run_id = row["model_id"], row["run_id"]
+            if model in places:
+                places[model] = Place(run_id, float(row["step"]), model == run_id)
+    return places
 
 
 def runs_of(frame: pd.DataFrame) -> dict[str, str]:
@@ -38,8 +76,9 @@ def step_curve(
     frame: pd.DataFrame,
     *,
     statistic: str,
+    run_steps: pd.DataFrame | None = None,
 ) -> list[dict[str, Any]]:
-    """A statistic by training step, one line per domain; the final model (step -1) has no step.
+    """A statistic by training step, one line per domain.
 
     Args:
         analyzer: its name.
@@ -47,27 +86,39 @@ def step_curve(
         findings: rows of the steps' models, slices ``domain=...``.
         frame: rows with ``model_id`` and ``step``.
         statistic: what to draw.
+        run_steps: RunSteps, which says where the final models stand.
 
     Returns:
-        Rows of Curves; none when the models are final ones only.
+        Rows of Curves; of a run with steps only, and without a final model whose step is unknown.
     """
-    runs = runs_of(frame)
-    steps = dict(zip(frame["model_id"], frame["step"], strict=True))
-    points = {}
+    places = places_of(frame, run_steps)
+    with_steps = {place.run_id for place in places.values() if not place.is_final}
+    points: dict[tuple[str, str, float], dict[str, Any]] = {}
     for row in findings:
-        step = steps.get(row["model_id"], -1)
-        if row["statistic"] != statistic or row["baseline_id"] or step < 0 or not row["n"]:
+        place = places.get(row["model_id"])
+        if row["statistic"] != statistic or row["baseline_id"] or not row["n"] or place is None:
             continue
-        series = row["slice"].removeprefix("domain=")
-        points[runs[row["model_id"]], series, int(step)] = {
-            "analyzer": analyzer,
-            "curve": curve,
-            "model_id": runs[row["model_id"]],
-            "series": series,
-            "x": float(step),
-            "y": row["estimate"],
-            "y_low": row["ci_low"],
-            "y_high": row["ci_high"],
-            "n": row["n"],
-        }
+        if np.isnan(place.step) or place.run_id not in with_steps:
+            continue
+        point = curve_point(analyzer, curve, row, place)
+        key = (place.run_id, point["series"], place.step)
+        if place.is_final or key not in points:  # the last step may be the final model itself
+            points[key] = point
     return [points[key] for key in sorted(points)]
+
+
+def curve_point(
+    analyzer: str, curve: str, row: Mapping[str, Any], place: Place, series: str = ""
+) -> dict[str, Any]:
+    """A finding as a point of a curve along training."""
+    return {
+        "analyzer": analyzer,
+        "curve": curve,
+        "model_id": place.run_id,
+        "series": series or row["slice"].removeprefix("domain="),
+        "x": place.step,
+        "y": row["estimate"],
+        "y_low": row["ci_low"],
+        "y_high": row["ci_high"],
+        "n": row["n"],
+    }

@@ -179,7 +179,12 @@ class Ood(Analyzer):
             rows += _drop_findings(model_id, model, domains, params)
             curves += _shift_scores.reliability_points(NAME, model_id, model.rows)
         curves += _steps.step_curve(
-            NAME, "reward_accuracy_by_step", rows, frame, statistic="reward_accuracy"
+            NAME,
+            "reward_accuracy_by_step",
+            rows,
+            frame,
+            statistic="reward_accuracy",
+            run_steps=tables.get("RunSteps"),
         )
         family, notes = _against_baseline(scored, params)
         rows += _compare.judge(family, params.ci_level)

@@ -188,6 +188,32 @@ def test_steps_are_drawn_under_the_final_model_of_their_run(make):
     assert steps["y"].tolist() == pytest.approx([0.8, 0.8, 0.5, 0.5])
 
 
+def test_the_final_model_ends_its_curve_where_its_step_is_known(make):
+    """Steps 10 and 20 right on 5 and 6 of 10, the final model, of step 25, on 8."""
+    frames = []
+    for name, step, right in (("run-step10-0123abcd", 10, 5), ("run-step20-4567abcd", 20, 6),
+                              ("run-89ababcd", -1, 8)):  # fmt: skip
+        rewards, _ = world(
+            make, {("in_domain", "s"): (right, 10 - right)}, model_id=name, step=step
+        )
+        frames.append(rewards)
+    rows = pd.concat(frames)
+    places = pd.DataFrame(
+        {
+            "run_id": "run-89ababcd",
+            "model_id": ["run-step10-0123abcd", "run-step20-4567abcd", "run-89ababcd"],
+            "step": [10.0, 20.0, 25.0],
+            "is_start": False,
+            "seed_group": "run",
+        }
+    )
+    tables = {"ImplicitRewards": rows, "RunSteps": places}
+    curves = Ood().run(tables, Parameters(), np.random.default_rng(0)).curves
+    points = curves[curves["curve"] == "reward_accuracy_by_step"]
+    assert points["x"].tolist() == [10.0, 20.0, 25.0]
+    assert points["y"].tolist() == pytest.approx([0.5, 0.6, 0.8])
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_drops_agree_with_the_slow_oracle(make, seed):
     rng = np.random.default_rng(seed)
