@@ -126,6 +126,21 @@ PAIR_TIMELINES = TableSpec(
     ),
     "when each pair's order turned, over the steps of a run",
 )
+EXPLICIT_REWARDS = TableSpec(
+    "ExplicitRewards",
+    ("model_id", "pair_id"),
+    (
+        *ids("model_id", "pair_id", "prompt_id"),
+        Column("reward_chosen", "float", "score of a reward model, higher better", "score"),
+        Column("reward_rejected", "float", "likewise", "score"),
+        Column("truncated", "bool", "any of the two was cut"),
+        Column("dtype", "string", "floating-point type the model ran in"),
+        Column("tokenizer_hash", "string", "hash of the reward model's tokenizer and template"),
+        DOMAIN,
+        SPLIT,
+    ),
+    "what a sequence classifier scores both answers of a pair",
+)
 SPECS = {
     spec.name: spec
     for spec in (
@@ -133,6 +148,7 @@ SPECS = {
         REVERSAL_PREDICTIONS,
         PAIR_CONFLICTS,
         EXPRESSIBLE,
+        EXPLICIT_REWARDS,
         REMOVAL_OUTCOMES,
         PAIR_ROWS,
         RUN_STEPS,

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from dpo_diag import diagnosis_specs, table_specs
 from dpo_diag.content import canonical_json, content_hash, content_id, write_text  # noqa: F401 (re-exported)
 from dpo_diag.diagnosis_specs import (  # noqa: F401 (re-exported)
+    EXPLICIT_REWARDS,
     EXPRESSIBLE,
     PAIR_CONFLICTS,
     PAIR_ROWS,
