@@ -1,8 +1,8 @@
 """Regenerate the sandbox data set: ``python data/sandbox/make.py [--out FOLDER] [--seed 0]``.
 
-Writes ``pairs.jsonl``, ``ood.jsonl``, ``prompts.jsonl`` and ``manifest.json``, which are committed,
-and beside them the larger tables that the manifest lists under ``generated``, which are not; the
-same seed gives the same content on every machine.
+Writes ``pairs.jsonl``, ``ood.jsonl``, ``reworded.jsonl``, ``prompts.jsonl`` and ``manifest.json``,
+which are committed, and beside them the larger tables that the manifest lists under ``generated``,
+which are not; the same seed gives the same content on every machine.
 """
 
 import argparse
@@ -23,6 +23,7 @@ def make(out: Path, *, seed: int = 0) -> dict[str, Any]:
     tables = {
         "pairs.jsonl": world.pairs,
         "ood.jsonl": world.shifted_pairs,
+        "reworded.jsonl": world.reworded_pairs,
         "prompts.jsonl": world.prompts,
     }
     manifest = {

@@ -12,7 +12,7 @@ from dpo_diag.cli import _session
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--steps", type=int, default=0, help="Pre-training steps; 0: the usual number.")
 def command(out: Path, seed: int, steps: int) -> None:
-    """Write pairs.jsonl, ood.jsonl, prompts.jsonl and base/, a tiny pre-trained model.
+    """Write pairs, shifted pairs, prompts and base/, a tiny pre-trained model.
 
     Everything is in the usual formats, so that every other command runs on it. Beside them what
     some variants ask for: panel.jsonl, labelled_few.jsonl, unlabelled.jsonl,

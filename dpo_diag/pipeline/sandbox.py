@@ -14,7 +14,7 @@ from dpo_diag.sandbox import panel, tiny_model
 from dpo_diag.sandbox.world import World, make_world
 from dpo_diag.tables import write_text
 
-FILES = ("pairs.jsonl", "ood.jsonl", "prompts.jsonl")
+FILES = ("pairs.jsonl", "ood.jsonl", "prompts.jsonl", "reworded.jsonl")
 
 
 def make_sandbox(out: Path, *, seed: int = 0, steps: int = 0, bar: Bar = no_bar) -> list[Path]:

@@ -1,5 +1,7 @@
 """What lies outside the preferences' distribution: shifts of the prompt and shifts of the answer.
 
+``KIND_OF_SHIFT`` says of each what kind it is (column ``shift_kind``).
+
 Every shift is drawn at the intent it is asked for, so that sets can be compared within equal
 strata. The base model knows every word of every shift except ``unseen_words``.
 
@@ -37,6 +39,19 @@ PROMPT_SHIFTS = (
 )
 ANSWER_SHIFTS = ("padded_answers", "hollow_answers", "spurious_cue")
 SHIFTS = (*PROMPT_SHIFTS, *ANSWER_SHIFTS)
+REWORDED = "reworded_answers"
+"""The token-level shift: the test pairs themselves, said in other words (``rewording``)."""
+KIND_OF_SHIFT = {
+    "unseen_phrasing": "prompt",
+    "distractor": "prompt",
+    "adversarial_framing": "prompt",
+    "unseen_combination": "domain",  # what is asked about: topics, objects and purposes
+    "unseen_words": "domain",
+    "padded_answers": "response_source",  # answers as another writer would give them
+    "hollow_answers": "response_source",
+    "spurious_cue": "response_source",
+    REWORDED: "token_level",
+}
 N_TOPICS_HELD_OUT = 3
 LEAST_GAP = 0.1
 """Least gap in utility by which the plain answer beats the padded, hollow or cued one."""

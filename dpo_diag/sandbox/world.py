@@ -15,8 +15,11 @@ import pandas as pd
 from dpo_diag.sandbox.annotate import judge, utility
 from dpo_diag.sandbox.gold import harm, helpfulness
 from dpo_diag.sandbox.grammar import Prompt, prompt_stratum
+from dpo_diag.sandbox.rewording import reworded
 from dpo_diag.sandbox.shifts import (
+    KIND_OF_SHIFT,
     PROMPT_SHIFTS,
+    REWORDED,
     SHIFTS,
     sample_known_prompt,
     sample_shifted_pair,
@@ -44,11 +47,15 @@ _DIGITS = 4
 
 
 class World(NamedTuple):
-    """The three tables; columns as in the data set's card."""
+    """The tables; columns as in the data set's card.
+
+    ``reworded_pairs`` are the test pairs in other words, the only ones that share prompts.
+    """
 
     pairs: pd.DataFrame
     shifted_pairs: pd.DataFrame
     prompts: pd.DataFrame
+    reworded_pairs: pd.DataFrame
 
 
 def make_world(seed: int = 0) -> World:
@@ -67,7 +74,9 @@ def make_world(seed: int = 0) -> World:
     prompts = [row for split in N_PROMPTS for row in _prompt_rows(seed, split, used)]
     for shift in PROMPT_SHIFTS:
         prompts += _shifted_prompt_rows(_stream(seed, f"prompts/{shift}"), shift, used)
-    return World(pd.DataFrame(pairs), pd.DataFrame(shifted), pd.DataFrame(prompts))
+    test = [row for row in pairs if row["split"] == "test"]
+    again = _reworded_rows(_stream(seed, f"shift/{REWORDED}"), test)
+    return World(*(pd.DataFrame(rows) for rows in (pairs, shifted, prompts, again)))
 
 
 def sample_intent(rng: np.random.Generator) -> str:
@@ -132,7 +141,23 @@ def _shifted_pair_rows(
             prompt, *answers = sample_shifted_pair(rng, shift, intent=intent)
         used.add(prompt.text)
         where = {"domain": shift, "split": "test"}
-        rows.append(_pair_row(rng, prompt, (answers[0], answers[1]), where))
+        row = _pair_row(rng, prompt, (answers[0], answers[1]), where)
+        rows.append({**row, "shift_kind": KIND_OF_SHIFT[shift]})
+    return rows
+
+
+def _reworded_rows(rng: np.random.Generator, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pairs with both answers in other words; labels, gold values and prompts are kept."""
+    rows = []
+    for pair in pairs:
+        chosen, rejected = reworded(rng, pair["chosen"]), reworded(rng, pair["rejected"])
+        is_other = (chosen, rejected) != (pair["chosen"], pair["rejected"])
+        if chosen == rejected or not is_other:  # nothing left to order, or nothing to reword
+            continue
+        said = {"chosen": chosen, "rejected": rejected, "domain": REWORDED}
+        ids = {"pair_id": content_id(pair["prompt"], chosen, rejected)}
+        kind = {"shift_kind": KIND_OF_SHIFT[REWORDED], "reworded_from": pair["pair_id"]}
+        rows.append({**pair, **ids, **said, **kind})
     return rows
 
 

@@ -23,6 +23,7 @@ def world() -> World:
 def test_tables_meet_their_specifications(world):
     validate(world.pairs, PREFERENCE_PAIRS)
     validate(world.shifted_pairs, PREFERENCE_PAIRS)
+    validate(world.reworded_pairs, PREFERENCE_PAIRS)
     validate(world.prompts, PROMPTS)
 
 
@@ -45,7 +46,7 @@ def test_another_seed_gives_another_world(world):
 def test_no_prompt_is_in_two_splits_or_tables(world):
     splits = world.pairs.groupby("prompt")["split"].nunique()
     assert splits.max() == 1
-    tables = [set(table["prompt"]) for table in world]
+    tables = [set(t["prompt"]) for t in (world.pairs, world.shifted_pairs, world.prompts)]
     assert sum(len(prompts) for prompts in tables) == len(set().union(*tables))
 
 
@@ -102,6 +103,31 @@ def test_shifted_pairs_cover_every_shift_and_intent(world):
     counts = world.shifted_pairs.groupby(["domain", "intent"]).size()
     assert len(counts) == len(shifts.SHIFTS) * len(words.INTENTS)
     assert counts.min() >= 25
+
+
+def test_every_kind_of_shift_has_pairs_and_a_shift_is_of_one_kind(world):
+    tables = (world.shifted_pairs, world.reworded_pairs)
+    found = {pair for t in tables for pair in zip(t["domain"], t["shift_kind"], strict=True)}
+    assert found == set(shifts.KIND_OF_SHIFT.items())
+    assert {kind for _, kind in found} == {"prompt", "domain", "response_source", "token_level"}
+    assert "shift_kind" not in world.pairs.columns
+
+
+def test_reworded_pairs_are_the_test_pairs_with_the_same_truth_in_other_words(world):
+    test = world.pairs[world.pairs["split"] == "test"].set_index("pair_id")
+    again = world.reworded_pairs
+    assert len(again) > 0.95 * len(test)
+    assert not set(again["pair_id"]) & set(test.index)
+    for row in again.itertuples():
+        first = test.loc[row.reworded_from]
+        assert row.prompt == first["prompt"]
+        for side in ("chosen", "rejected"):
+            new, old = getattr(row, side), first[side]
+            assert gold.helpfulness(row.prompt, new) == gold.helpfulness(row.prompt, old)
+            assert gold.harm(row.prompt, new) == gold.harm(row.prompt, old)
+            assert gold.read_answer(new).steps == gold.read_answer(old).steps
+            assert set(new.split()) <= set(words.vocabulary())
+        assert (row.chosen, row.rejected) != (first["chosen"], first["rejected"])
 
 
 def test_the_closing_phrase_goes_with_good_answers_until_the_shift(world):
