@@ -34,7 +34,7 @@ def test_a_pair_is_ranked_right_exactly_where_its_loss_reaches_the_required_one(
 
 
 def test_idealised_order_by_hand() -> None:
-    """With a = .8 and beta 1: odds 4 against ref(y_w) / ref(y_l) = 1/3 give 4/3, right; 1/5 gives .8."""
+    """With a = .8, beta 1: odds 4, times ref(y_w) / ref(y_l) = 1/3, is 4/3: right; 1/5 gives .8."""
     margin = _ideal.idealised_margin(np.log([3.0, 5.0]), np.array([0.8, 0.8]), 1.0)
     assert np.exp(margin) == pytest.approx([4 / 3, 0.8])
 
