@@ -17,10 +17,29 @@ SAMPLE_LOGPS = TableSpec(
         Column("logp", "float", "of the answer under the model, at temperature 1", "nats"),
         Column("ref_logp", "float", "of the answer under the reference", "nats"),
         Column("n_tokens", "int", "response tokens", "tokens"),
+        Column(
+            "answer",
+            "string",
+            "`third`, or `chosen` or `rejected` where it is that answer of a pair of the prompt",
+            optional=True,
+        ),
         DOMAIN,
         SPLIT,
     ),
-    "sampled answers, scored under a policy and its reference",
+    "sampled answers, scored under a policy and its reference: derived, never measured",
+)
+SCORED_SAMPLES = TableSpec(
+    "ScoredSamples",
+    ("model_id", "sampled_by", "prompt_id", "sample_index"),
+    (
+        *ids("model_id"),
+        Column("sampled_by", "string", "model_id of the model that the answer was drawn from"),
+        *ids("prompt_id"),
+        Column("sample_index", "int", "0, 1, ... within a prompt and sampler"),
+        Column("logp", "float", "of the answer under the model, at temperature 1", "nats"),
+        Column("n_tokens", "int", "response tokens", "tokens"),
+    ),
+    "log-probabilities of sampled answers under one model; a reference is just another model",
 )
 REVERSAL_PREDICTIONS = TableSpec(
     "ReversalPredictions",
@@ -145,6 +164,7 @@ SPECS = {
     spec.name: spec
     for spec in (
         SAMPLE_LOGPS,
+        SCORED_SAMPLES,
         REVERSAL_PREDICTIONS,
         PAIR_CONFLICTS,
         EXPRESSIBLE,

@@ -29,6 +29,7 @@ from dpo_diag.diagnosis_specs import (  # noqa: F401 (re-exported)
     REVERSAL_PREDICTIONS,
     RUN_STEPS,
     SAMPLE_LOGPS,
+    SCORED_SAMPLES,
 )
 from dpo_diag.errors import TableError
 from dpo_diag.table_specs import (  # noqa: F401 (re-exported)
