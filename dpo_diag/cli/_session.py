@@ -292,6 +292,20 @@ def with_shifted(pairs: PairSet, options: Mapping[str, Any]) -> PairSet:
     return joined(pairs, sets, names) if sets else pairs
 
 
+def with_explicit(
+    pairs: PairSet, options: Mapping[str, Any], work: Work, engine: EngineChoice
+) -> PairSet:
+    """The pairs with the scores of ``--explicit REWARD_MODEL``, as they are where none is given."""
+    if not options.get("explicit"):
+        return pairs
+    from dpo_diag.pipeline.explicit import ExplicitChoice, with_explicit_rewards
+
+    chosen = ExplicitChoice(
+        options["explicit"], options["explicit_label"], options["explicit_template"]
+    )
+    return with_explicit_rewards(pairs, chosen, engine, work)
+
+
 def settings_from(options: Mapping[str, Any]) -> Any:
     """Sampling settings from the sampling options."""
     from dpo_diag.engines._base import SamplingSettings

@@ -15,6 +15,7 @@ from dpo_diag.cli import options as shared
     multiple=True,
     help="Shifted pairs, as FILE or NAME=FILE; repeat. Pairs with a domain column keep it.",
 )
+@shared.explicit_options
 @shared.reference_options
 @shared.pair_options
 @shared.engine_options
@@ -30,8 +31,9 @@ def command(**options: Any) -> None:
 
     work, engine = _session.work_from(options), _session.engine_from(options)
     checkpoints = _session.checkpoints_from(options)
+    pairs = _session.with_shifted(_session.pairs_from(options, checkpoints), options)
     request = Request(
-        _session.with_shifted(_session.pairs_from(options, checkpoints), options),
+        _session.with_explicit(pairs, options, work, engine),
         baseline=_session.position(options, len(checkpoints)),
         engine=engine,
     )

@@ -91,6 +91,27 @@ def reference_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def explicit_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A reward model to set beside the implicit reward."""
+    return _stack(
+        click.option(
+            "--explicit",
+            help="Reward model to compare with: a sequence classifier, folder or hub id, e.g. of "
+            "`dpo-diag train reward`.",
+        ),
+        click.option(
+            "--explicit-label", type=COUNT, help="Its output that is the reward, if it has several."
+        ),
+        click.option(
+            "--explicit-template",
+            type=click.Choice(["auto", "chat", "plain"]),
+            default="auto",
+            show_default=True,
+            help="How the reward model reads text; auto: as its run recorded, else by the prompts.",
+        ),
+    )(function)
+
+
 def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Preference pairs and which part of them."""
     return _stack(
