@@ -40,7 +40,8 @@ class Settings:
     Attributes:
         beta: of DPO, above 0.
         steps: most steps, each over all training pairs.
-        learning_rate: of the mean loss; None for ``stable_learning_rate``.
+        learning_rate: of the mean loss; None for a tenth of ``stable_learning_rate``: small enough
+            that where the descent stops, not how it steps, decides the margins.
         label_smoothing: share of labels taken for wrong, in [0, 1/2); 0 is DPO, else cDPO.
         max_norm: stop where the length of ``delta`` reaches it, e.g. what the run itself moved.
         mean_margin: stop where the mean margin of the training pairs reaches it, nats (a reward
@@ -133,7 +134,7 @@ def descend(
     if eval_kernel is not None and eval_kernel.shape[1:] != kernel.shape[:1]:
         raise ValueError(f"eval_kernel of shape {eval_kernel.shape} for {len(kernel)} pairs.")
     beta, wanted = settings.beta, 1.0 - settings.label_smoothing
-    rate = settings.learning_rate or stable_learning_rate(kernel, beta, weights=weights)
+    rate = settings.learning_rate or 0.1 * stable_learning_rate(kernel, beta, weights=weights)
     alpha, margins = np.zeros(len(kernel)), np.zeros(len(kernel))
     taken, stopped_by = 0.0, "steps"
     for _ in range(settings.steps if rate > 0.0 else 0):

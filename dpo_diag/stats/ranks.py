@@ -3,7 +3,8 @@
 import numpy as np
 from scipy import stats
 
-from dpo_diag.stats.intervals import Interval, cluster_codes, cluster_sums
+from dpo_diag.stats.compare import Difference, no_difference
+from dpo_diag.stats.intervals import Interval, cluster_codes, cluster_sums, clustered_mean
 
 
 def symmetric_auc(margins: np.ndarray, clusters: np.ndarray, *, level: float = 0.95) -> Interval:
@@ -38,7 +39,7 @@ def symmetric_auc(margins: np.ndarray, clusters: np.ndarray, *, level: float = 0
     )
     itself = np.where(margins > 0.0, 1.0, np.where(margins == 0.0, 0.5, 0.0))
     projection = (above + 0.5 * equal - itself) / (n - 1.0)
-    return _logit_interval(float(projection.mean()), 2.0 * projection, codes, level)
+    return logit_interval(float(projection.mean()), 2.0 * projection, codes, level)
 
 
 def auc(
@@ -57,10 +58,69 @@ def auc(
 
     Source: DeLong et al. 1988; Obuchowski 1997 for clusters.
     """
+    influence = auc_influence(scores, is_positive)
+    if np.isnan(influence).all():
+        return Interval(np.nan, np.nan, np.nan, np.nan, 0, 0, "one kind is missing", False)
+    return logit_interval(float(influence.mean()), influence, cluster_codes(clusters), level)
+
+
+def auc_difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    is_positive: np.ndarray,
+    clusters: np.ndarray,
+    *,
+    level: float = 0.95,
+) -> Difference:
+    """AUC of one score minus that of another on the same rows, variance clustered.
+
+    Args:
+        first: (n,) scores, no NaN.
+        second: (n,) the other scores, no NaN.
+        is_positive: (n,) bool.
+        clusters: (n,) prompt of each row.
+        level: nominal coverage, in (0, 1).
+
+    Returns:
+        The difference with Student's t over the prompts' influences; NaN limits where the two
+        scores order all rows alike, all NaN with n = 0 when one kind is missing.
+
+    Source: DeLong et al. 1988 for two correlated areas; Obuchowski 1997 for clusters.
+    """
+    influence = auc_influence(first, is_positive) - auc_influence(second, is_positive)
+    if np.isnan(influence).all():
+        return no_difference("one kind is missing")
+    found = clustered_mean(influence, clusters, level=level)
+    row = no_difference("")._replace(
+        estimate=found.estimate, n=found.n, n_clusters=found.n_clusters, method=found.method
+    )
+    if not np.isfinite(found.low):
+        return row._replace(flag="no spread: no interval")
+    df = found.n_clusters - 1
+    return row._replace(
+        low=max(found.low, -1.0),
+        high=min(found.high, 1.0),
+        p_value=float(2.0 * stats.t.sf(abs(found.estimate) / found.se, df)),
+        se=found.se,
+        df=float(df),
+        method="paired areas, prompt-clustered t",
+    )
+
+
+def auc_influence(scores: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
+    """What each row adds to the AUC: (n,) values whose mean is the AUC and whose spread its error.
+
+    Args:
+        scores: (n,) any unit, no NaN; ties count one half.
+        is_positive: (n,) bool.
+
+    Returns:
+        All NaN when one kind is missing.
+    """
     scores, is_positive = np.asarray(scores, float), np.asarray(is_positive, bool)
     positive, negative = np.sort(scores[is_positive]), np.sort(scores[~is_positive])
     if not len(positive) or not len(negative):
-        return Interval(np.nan, np.nan, np.nan, np.nan, 0, 0, "one kind is missing", False)
+        return np.full(len(scores), np.nan)
     other = np.where(is_positive, len(negative), len(positive))
     below, upto = np.empty(len(scores)), np.empty(len(scores))
     for kind, against in ((is_positive, negative), (~is_positive, positive)):
@@ -70,8 +130,7 @@ def auc(
     placement = np.where(is_positive, share, 1.0 - share)
     estimate = float(placement[is_positive].mean())
     size = np.where(is_positive, len(positive), len(negative))
-    influence = len(scores) * (placement - estimate) / size + estimate
-    return _logit_interval(estimate, influence, cluster_codes(clusters), level)
+    return len(scores) * (placement - estimate) / size + estimate  # its mean is the estimate
 
 
 def within_group_rank_correlation(
@@ -104,10 +163,20 @@ def within_group_rank_correlation(
     return float(product[0, 1] / scale) if scale > 0.0 else float("nan")
 
 
-def _logit_interval(
+def logit_interval(
     estimate: float, influence: np.ndarray, codes: np.ndarray, level: float
 ) -> Interval:
-    """Interval from per-row influences whose mean's clustered error is the estimate's."""
+    """Interval of a share from per-row influences whose mean's clustered error is the share's.
+
+    Args:
+        estimate: in [0, 1].
+        influence: (n,) first-order part of each row, whose mean has the estimate's error.
+        codes: (n,) integer prompt codes.
+        level: nominal coverage, in (0, 1).
+
+    Returns:
+        Limits made on the logit scale; NaN at 0 and 1, without spread or with one prompt.
+    """
     n = len(influence)
     totals = cluster_sums(influence - influence.mean(), codes)
     groups = len(totals)

@@ -99,11 +99,23 @@ def test_stable_rate_is_just_below_the_inverse_curvature_and_never_raises_the_lo
     rate = stable_learning_rate(kernel, beta)
     exact = 4 * len(train) / (beta**2 * np.linalg.eigvalsh(kernel)[-1])
     assert 0.85 * exact < rate <= exact
-    losses = [
-        np.logaddexp(0, -beta * descend(kernel, Settings(beta, steps=n)).train_margins).mean()
-        for n in range(1, 30)
-    ]
+    ends = [descend(kernel, Settings(beta, steps=n, learning_rate=rate)) for n in range(1, 30)]
+    losses = [np.logaddexp(0, -beta * end.train_margins).mean() for end in ends]
     assert (np.diff(losses) < 0).all()
+
+
+def test_the_usual_rate_is_near_gradient_flow() -> None:
+    """At one and the same length a hundredth of the rate gives nearly the same margins."""
+    train, _ = linear_world(3)
+    kernel = train @ train.T
+    rough = descend(kernel, Settings(2.0, max_norm=1.5))
+    rate = stable_learning_rate(kernel, 2.0) / 1000.0
+    fine = descend(kernel, Settings(2.0, steps=50_000, learning_rate=rate, max_norm=1.5))
+    assert rough.stopped_by == fine.stopped_by == "norm"
+    assert (
+        np.abs(rough.train_margins - fine.train_margins).max()
+        < 0.02 * np.abs(fine.train_margins).max()
+    )
 
 
 def test_pushes_add_up_to_the_margins() -> None:

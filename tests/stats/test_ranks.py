@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dpo_diag.stats.ranks import auc, symmetric_auc, within_group_rank_correlation
+from dpo_diag.stats.ranks import (
+    auc,
+    auc_difference,
+    auc_influence,
+    symmetric_auc,
+    within_group_rank_correlation,
+)
 
 
 def test_symmetric_auc_is_the_hand_worked_one():
@@ -109,3 +115,43 @@ def test_rank_correlation_is_missing_where_nothing_varies() -> None:
     assert np.isnan(within_group_rank_correlation(one, np.arange(4), np.zeros(4)))
     assert np.isnan(within_group_rank_correlation(np.arange(4), one, np.arange(4)))
     assert np.isnan(within_group_rank_correlation(one[:0], one[:0], one[:0]))
+
+
+def test_auc_influences_average_to_the_auc():
+    generator = np.random.default_rng(6)
+    scores, positive = np.round(generator.normal(size=40), 1), generator.random(40) < 0.3
+    expected = auc(scores, positive, np.arange(40)).estimate
+    assert auc_influence(scores, positive).mean() == pytest.approx(expected)
+    assert np.isnan(auc_influence(scores, np.zeros(40, bool))).all()
+
+
+def test_auc_difference_by_hand():
+    """Positives 3, 2 and negatives 1, 0 against positives 3, 0 and negatives 1, 2: 1 - 1/2."""
+    positive = np.array([True, True, False, False])
+    first, second = np.array([3.0, 2.0, 1.0, 0.0]), np.array([3.0, 0.0, 1.0, 2.0])
+    found = auc_difference(first, second, positive, np.arange(4))
+    assert found.estimate == pytest.approx(0.5)
+
+
+def test_auc_difference_error_is_a_bootstraps_over_prompts():
+    """Two correlated scores, three pairs per prompt that share a part; 800 resamples of prompts."""
+    generator = np.random.default_rng(7)
+    prompts = np.repeat(np.arange(120), 3)
+    shared = np.repeat(generator.normal(size=120), 3)
+    truth = shared + generator.normal(size=360)
+    first, second = truth + generator.normal(size=360), truth + 2 * generator.normal(size=360)
+    positive = truth > 0.8
+    found = auc_difference(first, second, positive, prompts)
+    drawn = []
+    for _ in range(800):
+        rows = (3 * generator.integers(0, 120, 120)[:, None] + np.arange(3)).ravel()
+        one, two = (auc(s[rows], positive[rows], rows // 3).estimate for s in (first, second))
+        drawn.append(one - two)
+    assert found.se == pytest.approx(np.std(drawn), rel=0.12)
+    assert found.low < found.estimate < found.high
+
+
+def test_one_score_against_itself_has_no_interval():
+    found = auc_difference(np.arange(6.0), np.arange(6.0), np.arange(6) > 3, np.arange(6))
+    assert (found.estimate, found.flag) == (0.0, "no spread: no interval")
+    assert auc_difference(np.arange(3.0), np.arange(3.0), np.ones(3, bool), np.arange(3)).n == 0
