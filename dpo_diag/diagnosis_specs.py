@@ -81,7 +81,16 @@ EXPRESSIBLE = TableSpec(
         Column("moved_norm", "float", "what the run itself moved", nullable=True),
         Column("residual_share", "float", "of the squared target margins left over", "share"),
         Column("sign_errors", "float", "share of pairs ordered wrongly at the best fit", "share"),
+        Column(
+            "held_out_sign_errors",
+            "float",
+            "share of pairs that were not fitted and come out ordered wrongly",
+            "share",
+            nullable=True,
+            optional=True,
+        ),
         Column("n", "int", "pairs"),
+        Column("n_prompts", "int", "prompts of these pairs", optional=True),
     ),
     "how much of the target margins a parameter change of some size can express",
 )
