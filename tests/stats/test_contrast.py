@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dpo_diag.stats.contrast import Group, weighted_share_sum, weighted_sum
+from dpo_diag.stats.compare import paired_difference
+from dpo_diag.stats.contrast import Group, share_sum_against_zero, weighted_share_sum, weighted_sum
 
 
 def ones(k: int, n: int) -> np.ndarray:
@@ -73,3 +74,53 @@ def test_repeated_rows_of_prompts_do_not_narrow_a_drop():
         ]
     )
     assert often.high - often.low == pytest.approx(once.high - once.low, rel=0.03)
+
+
+@pytest.mark.parametrize(("k", "m"), [(56, 48), (70, 60), (30, 40), (2, 0)])
+def test_the_p_value_is_where_the_interval_touches_0(k, m):
+    groups = pair(ones(k, 70), ones(m, 80))
+    tested = share_sum_against_zero(groups)
+    assert (tested.low, tested.high) == weighted_share_sum(groups)[1:3]
+    edge = weighted_share_sum(groups, level=1.0 - tested.p_value)
+    assert min(abs(edge.low), abs(edge.high)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_equal_shares_have_p_1_and_certain_ones_a_small_p():
+    assert share_sum_against_zero(pair(ones(30, 40), ones(60, 80))).p_value == 1.0
+    assert share_sum_against_zero(pair(ones(500, 500), ones(0, 500))).p_value <= 1e-9
+
+
+def test_test_and_interval_never_disagree():
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        n, m = rng.integers(5, 60, 2)
+        groups = pair(ones(rng.integers(0, n + 1), n), ones(rng.integers(0, m + 1), m))
+        tested = share_sum_against_zero(groups)
+        assert (tested.p_value < 0.05) == (tested.low > 0.0 or tested.high < 0.0)
+
+
+def test_the_same_prompts_on_both_sides_make_it_a_paired_comparison():
+    """The same 300 prompts asked twice: the paired standard error, with its factor G / (G - 1)."""
+    rng = np.random.default_rng(2)
+    first = (rng.random(300) < 0.7).astype(float)
+    second = np.where(rng.random(300) < 0.9, first, 1.0 - first)
+    paired = paired_difference(
+        np.repeat(first, 2), np.repeat(second, 2), np.repeat(np.arange(300), 2), rng=rng
+    )
+    joint = weighted_sum(pair(first, second), shared=True)
+    assert joint.se == pytest.approx(paired.se)
+    apart = weighted_sum(pair(first, second))
+    assert joint.se < 0.6 * apart.se
+    narrow, wide = (weighted_share_sum(pair(first, second), shared=s) for s in (True, False))
+    ratio = (narrow.high - narrow.low) / (wide.high - wide.low)
+    assert ratio == pytest.approx(joint.se / apart.se)
+
+
+def test_sets_without_a_shared_prompt_are_independent():
+    groups = [
+        Group(1.0, ones(20, 30), np.arange(30)),
+        Group(-1.0, ones(10, 40), 100 + np.arange(40)),
+    ]
+    assert weighted_sum(groups, shared=True) == weighted_sum(groups)
+    one, two = weighted_share_sum(groups, shared=True), weighted_share_sum(groups)
+    assert [one.low, one.high] == pytest.approx([two.low, two.high])
