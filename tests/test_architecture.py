@@ -53,7 +53,8 @@ RULES: dict[str, tuple[int, set[str], set[str]]] = {
     "selectors": (2, {"numpy", "pandas"}, set()),
     "pair_checks": (2, SCIENCE, set()),
     # somebody else's run folder: plain files, read without torch or a tokenizer library
-    "run_formats": (2, {"numpy", "pandas", "yaml"}, {"model_folders", "weights"}),
+    # (jinja2: a chat template, rendered in its sandbox in a process of its own)
+    "run_formats": (2, {"numpy", "pandas", "yaml", "jinja2"}, {"model_folders", "weights"}),
     "symptoms": (2, {"numpy", "pandas"}, {"run_formats"}),
     "engines": (
         3,

@@ -1,0 +1,167 @@
+"""A trainer's own option names turned into one vocabulary, each value with the file that says it.
+
+Start reading at ``NAMES``, the vocabulary; ``Settings`` collects values under it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dpo_diag.run_formats._base import Fact
+from dpo_diag.run_formats._files import Folder, flag, front_matter, number, tags_of, text_of
+
+# normalised name -> (what it holds, meaning)
+NAMES: dict[str, tuple[str, str]] = {
+    "beta": ("number", "strength of the pull to the reference"),
+    "loss_type": ("text", "the loss"),
+    "gamma": ("number", "target margin of SimPO, or its ratio to beta"),
+    "label_smoothing": ("number", "assumed share of wrong labels"),
+    "reference_free": ("flag", "rewards are taken without the reference"),
+    "sft_weight": ("number", "weight of the likelihood of the chosen answer"),
+    "learning_rate": ("number", "its peak"),
+    "epochs": ("number", "passes over the pairs"),
+    "max_steps": ("number", "optimiser steps planned"),
+    "global_step": ("number", "optimiser steps done"),
+    "logging_steps": ("number", "steps that a row of the log averages over"),
+    "batch_size": ("number", "pairs per device and pass"),
+    "accumulation": ("number", "passes per optimiser step"),
+    "max_grad_norm": ("number", "gradients longer than this are cut; 0: never"),
+    "max_length": ("number", "tokens of prompt and answer together"),
+    "max_prompt_length": ("number", "tokens of the prompt"),
+    "fp16": ("flag", "half precision with a scaled loss"),
+    "bf16": ("flag", "bfloat16"),
+    "gradient_checkpointing": ("flag", "activations are computed twice"),
+    "model": ("text", "what training started from"),
+    "reference": ("text", "the reference, where one is named"),
+    "start_adapter": ("text", "adapter that training went on from"),
+    "creates_adapter": ("flag", "a new adapter was put on the merged model"),
+    "reference_adapter": ("text", "adapter of the reference, or TRL's copy ref/"),
+    "adapter_base": ("text", "base named in adapter_config.json"),
+    "lora_r": ("number", "rank of the adapter"),
+    "lora_alpha": ("number", "its scale"),
+    "lora_dropout": ("number", "its dropout"),
+    "hidden_size": ("number", "width of the model"),
+    "weights_dtype": ("text", "precision of the saved weights"),
+    "model_eos": ("any", "eos_token_id of config.json or generation_config.json"),
+    "base_fingerprint": ("text", "weights that training started from"),
+    "reference_fingerprint": ("text", "weights of the reference"),
+    "trainer": ("text", "trainer named by the model card"),
+}
+# Names that TRL, transformers and PEFT share with most others.
+TRANSFORMERS = {
+    **{name: name for name in NAMES},
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "model_name_or_path": "model",
+    "ref_model": "reference",
+    "ref_model_name_or_path": "reference",
+    "ref_adapter_name": "reference_adapter",
+    "rpo_alpha": "sft_weight",
+    "simpo_gamma": "gamma",
+    "dpo_alpha": "sft_weight",
+}
+_CARD_LOSSES = {"dpo": "", "cpo": "cpo", "orpo": "orpo", "kto": "kto", "simpo": "simpo"}
+
+
+class Settings:
+    """Facts under normalised names; the first file to say a value wins."""
+
+    def __init__(self, folder: Folder, aliases: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.aliases = aliases
+        self.facts: dict[str, Fact] = {}
+
+    def put(self, name: str, value: Any, source: str) -> None:
+        """Keep a value under its normalised name, if it is of the kind that belongs there."""
+        kind = NAMES[name][0]
+        readers = {"number": number, "flag": flag, "text": text_of, "any": lambda v: v}
+        if isinstance(value, list) and len(value) == 1:  # TRL's loss_type may be a list
+            value = value[0]
+        found = readers[kind](value)
+        if found is None:
+            if value not in (None, "", [], {}, "None", "auto"):
+                self.folder.say(source, f"{name} should be a {kind}, found {value!r:.40}")
+        elif name not in self.facts:
+            self.facts[name] = Fact(found, source)
+
+    def take(self, values: Mapping[str, Any], source: str) -> None:
+        """Keep what a file of options says under the format's own names."""
+        for own, value in values.items():
+            if not isinstance(own, str):
+                continue
+            name = self.aliases.get(own.removeprefix("--").replace("-", "_"))
+            if isinstance(value, dict) and set(value) & {"value", "desc"}:  # wandb's config.yaml
+                value = value.get("value")
+            if name:
+                self.put(name, value, source)
+
+
+def model_facts(settings: Settings) -> None:
+    """What config.json, generation_config.json and adapter_config.json say."""
+    folder = settings.folder
+    for name in ("config.json", *_last(folder, "config.json")):
+        config = folder.json(name)
+        text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+        settings.put("hidden_size", text.get("hidden_size"), name)
+        settings.put("weights_dtype", config.get("dtype") or config.get("torch_dtype"), name)
+        settings.put("model_eos", config.get("eos_token_id"), name)
+    settings.put(
+        "model_eos",
+        folder.json("generation_config.json").get("eos_token_id"),
+        "generation_config.json",
+    )
+    for name in ("adapter_config.json", *_last(folder, "adapter_config.json")):
+        _adapter_facts(settings, name)
+
+
+def _adapter_facts(settings: Settings, name: str) -> None:
+    folder, config = settings.folder, settings.folder.json(name)
+    if not config:
+        return
+    settings.put("adapter_base", config.get("base_model_name_or_path"), name)
+    settings.put("lora_r", config.get("r"), name)
+    settings.put("lora_alpha", config.get("lora_alpha"), name)
+    settings.put("lora_dropout", config.get("lora_dropout"), name)
+    copy = name.replace("adapter_config.json", "ref/adapter_config.json")
+    if folder.has(copy):
+        settings.put("reference_adapter", "ref/", copy)
+    base = settings.facts["adapter_base"].value if "adapter_base" in settings.facts else ""
+    local = folder.path / base if base else None
+    for place in (local, local and folder.path.parent / base):
+        if place and "hidden_size" not in settings.facts and _has_config(place):
+            beside = Folder(place)
+            settings.put("hidden_size", beside.json("config.json").get("hidden_size"), name)
+
+
+def _has_config(place: Path) -> bool:
+    try:
+        return (place / "config.json").is_file()
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
+
+
+def card_facts(settings: Settings) -> None:
+    """What the model card's front matter says."""
+    card = front_matter(settings.folder)
+    base = card.get("base_model")
+    settings.put("model", base if isinstance(base, str) else None, "README.md")
+    for tag in sorted(tags_of(card) & set(_CARD_LOSSES)):
+        settings.put("trainer", tag, "README.md")
+        if _CARD_LOSSES[tag]:
+            settings.put("loss_type", _CARD_LOSSES[tag], "README.md")
+
+
+def option_files(settings: Settings, *names: str) -> None:
+    """Option files by name, JSON or YAML, in the order given."""
+    folder = settings.folder
+    for name in names:
+        if folder.has(name):
+            values = folder.json(name) if name.endswith(".json") else folder.yaml(name)
+            settings.take(values, name)
+
+
+def _last(folder: Folder, name: str) -> list[str]:
+    """The file in the last checkpoint, which describes a run without a final model."""
+    found = folder.names(f"checkpoint-*/{name}", f"global_step*_hf/{name}")
+    return found[-1:]
