@@ -52,6 +52,7 @@ def tables(make) -> dict[str, pd.DataFrame]:
         "Samples": make.samples(costs),
         "MethodValues": method_values(rng),
         "RemovalOutcomes": removal_outcomes(rng),
+        **explanations(first),
         "WinRates": make.random_wins(rng, 25, MODELS),
         "Prompts": make.prompts(ids, intent=rng.choice(["benign", "harmful"], len(ids))),
     }
@@ -73,6 +74,41 @@ def method_values(rng: np.random.Generator) -> pd.DataFrame:
     ]
     columns = ["model_id", "arm", "seed", "statistic", "unit_id", "prompt_id", "value"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def explanations(rewards: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Two scores of every pair, what two spaces express at three lengths, and eight pushes each."""
+    rng = np.random.default_rng(11)
+    pairs = rewards[["pair_id", "prompt_id", "domain", "split"]]
+    scores = [
+        pairs.assign(model_id=model, predictor=predictor, score=rng.normal(size=len(pairs)))
+        for model in MODELS
+        for predictor in ("conflict", "linearised_dpo")
+    ]
+    spaces = [
+        (model, space, dimension, norm, 1.5, share, 0.1, 60)
+        for model in MODELS
+        for space, dimension in (("all", 900), ("random", 64))
+        for norm, share in ((1.0, 0.5), (2.0, 0.3), (4.0, 0.2))
+    ]
+    columns = ["model_id", "space", "dimension", "norm", "moved_norm"]
+    conflicts = []
+    for model in MODELS:
+        for pair_id in pairs["pair_id"]:
+            others = rng.choice(pairs.loc[pairs["pair_id"] != pair_id, "pair_id"], 8, replace=False)
+            push = rng.normal(-0.3, 1.0, 8)
+            share = np.where(push < 0.0, push / min(push[push < 0.0].sum(), -1.0), np.nan)
+            conflicts.append(
+                pd.DataFrame({"model_id": model, "pair_id": pair_id, "train_pair_id": others})
+                .assign(push=push, cosine=push / 4.0, share=share)
+            )  # fmt: skip
+    return {
+        "ReversalPredictions": pd.concat(scores, ignore_index=True),
+        "Expressible": pd.DataFrame(
+            spaces, columns=[*columns, "residual_share", "sign_errors", "n"]
+        ),
+        "PairConflicts": pd.concat(conflicts, ignore_index=True),
+    }
 
 
 def removal_outcomes(rng: np.random.Generator) -> pd.DataFrame:
