@@ -35,7 +35,6 @@ import pandas as pd
 
 from dpo_diag.analyzers import _alarm, _answers, _pairs, _rows
 from dpo_diag.analyzers._alarm import Alarm, Bounds
-from dpo_diag.analyzers._displaced import Measured, bounds_of
 from dpo_diag.analyzers._base import (
     Analyzer,
     AnalyzerResult,
@@ -44,6 +43,7 @@ from dpo_diag.analyzers._base import (
     finding,
     findings_frame,
 )
+from dpo_diag.analyzers._displaced import Measured, bounds_of
 from dpo_diag.analyzers._rows import Statistic
 from dpo_diag.stats.compare import paired_difference
 from dpo_diag.tables import CASES, CURVES, empty
