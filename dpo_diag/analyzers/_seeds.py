@@ -1,6 +1,6 @@
 """Do training seeds turn around the same pairs? Agreement of runs of one method; not a plug-in.
 
-Start reading at ``of_seeds``; the statistics are in ``stats.agreement``.
+Start reading at ``of_seeds``; the statistics are in ``stats.kappa``.
 """
 
 import itertools
@@ -13,8 +13,8 @@ import pandas as pd
 from dpo_diag.analyzers import _rows
 from dpo_diag.analyzers._base import finding
 from dpo_diag.analyzers._timelines import ORDERS, Panel
-from dpo_diag.stats import agreement
 from dpo_diag.stats.intervals import Interval, clustered_proportion
+from dpo_diag.stats.kappa import kappa, pairwise_agreement, repeat_rate
 
 _SHARE = "share of pairs"
 MAX_PAIRS_OF_SEEDS = 15
@@ -107,15 +107,15 @@ def _findings(
         return clustered_proportion(values.astype(float), codes, level=level)
 
     numbers: list[tuple[str, str, str, Interval]] = [
-        ("seed_agreement", _SHARE, "higher", share(agreement.pairwise_agreement(right))),
-        ("seed_kappa", "kappa", "higher", agreement.kappa(right, codes, level=level)),
+        ("seed_agreement", _SHARE, "higher", share(pairwise_agreement(right))),
+        ("seed_kappa", "kappa", "higher", kappa(right, codes, level=level)),
         ("reversed_in_every_seed_rate", _SHARE, "lower", share(every)),
         ("reversed_in_some_seed_rate", _SHARE, "lower", share(some & ~every)),
         (
             "reversal_repeat_rate",
             "share of reversals of one seed that another has too",
             "neither",
-            agreement.repeat_rate(wrong, codes, level=level),
+            repeat_rate(wrong, codes, level=level),
         ),
     ]
     row = _row_maker(analyzer, group, answers.n_tied, params)
@@ -123,7 +123,7 @@ def _findings(
     couples = list(itertools.combinations(range(right.shape[1]), 2))
     if len(couples) > 1:
         for one, other in couples[:MAX_PAIRS_OF_SEEDS]:
-            own = agreement.kappa(right[:, [one, other]], codes, level=level)
+            own = kappa(right[:, [one, other]], codes, level=level)
             label = f"seeds={answers.models[one]} and {answers.models[other]}"
             rows.append(row(f"{prefix}seed_kappa", "kappa", "higher", own, part=label))
     return rows
