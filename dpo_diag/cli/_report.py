@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from dpo_diag.cli._session import say
 
 if TYPE_CHECKING:
     from dpo_diag.pipeline.analyze import Analysis, Evidence
+    from dpo_diag.reporting.document import ReportInput
 
 
 def command_line() -> str:
@@ -34,14 +36,8 @@ def finish(
     Exits with status 3 when the gate fails.
     """
     from dpo_diag.pipeline.analyze import report_input, write_rows
-    from dpo_diag.pipeline.gate import failures, parse_rule
-    from dpo_diag.reporting.export import findings_json
-    from dpo_diag.reporting.saved import write_report
     from dpo_diag.reporting.views import screen
-    from dpo_diag.tables import FINDINGS
 
-    rules = [parse_rule(text) for text in options.get("fail_if", ())]
-    findings = analysis.table(FINDINGS)
     report = report_input(
         title,
         evidence,
@@ -51,12 +47,33 @@ def finish(
         commands=(command_line(),),
         settings={"seed": str(options.get("seed", 0))},
     )
-    click.echo(findings_json(findings) if options.get("as_json") else screen(report))
+    conclude(options, report, screen(report), lambda folder: write_rows(folder, evidence))
+
+
+def conclude(
+    options: dict[str, Any], report: ReportInput, shown: str, write: Callable[[Path], Any]
+) -> None:
+    """Print a report as text or its findings as JSON, write its folder, apply ``--fail-if``.
+
+    Exits with status 3 when the gate fails.
+
+    Args:
+        options: of the command.
+        report: what was found.
+        shown: the report for the screen, escaped.
+        write: writes the rows behind it into a folder.
+    """
+    from dpo_diag.pipeline.gate import failures, parse_rule
+    from dpo_diag.reporting.export import findings_json
+    from dpo_diag.reporting.saved import write_report
+
+    rules = [parse_rule(text) for text in options.get("fail_if", ())]
+    click.echo(findings_json(report.findings) if options.get("as_json") else shown)
     if options.get("out"):
         path = write_report(options["out"], report)
-        write_rows(options["out"] / "rows", evidence)
+        write(options["out"] / "rows")
         say(f"Wrote {path}")
-    failed = failures(findings, rules)
+    failed = failures(report.findings, rules)
     for line in failed:
         say(f"gate failed: {line}")
     if failed:

@@ -165,6 +165,7 @@ class Check:
         reading: how to read its numbers.
         misleads: when they mislead.
         headline: statistics that stand first.
+        removes: names of what its repair may leave out, the keys of ``Checked.drops``.
         about_model: its numbers are about a base model, not about the data alone.
     """
 
@@ -172,6 +173,7 @@ class Check:
     reading: ClassVar[str] = ""
     misleads: ClassVar[str] = ""
     headline: ClassVar[tuple[str, ...]] = ()
+    removes: ClassVar[tuple[str, ...]] = ()
     about_model: ClassVar[bool] = False
 
     def run(self, data: PairData, rng: np.random.Generator) -> Checked:

@@ -85,7 +85,7 @@ def _minima(sets: list[np.ndarray]) -> np.ndarray:
 
 
 def _candidates(minima: np.ndarray, n_wanted: int) -> np.ndarray:
-    """(c, 2) positions of a wanted text and another of its bands, ``PER_BAND`` of a band at most."""
+    """(c, 2) positions of wanted texts and others of their bands, at most ``PER_BAND`` each."""
     pairs = [part for band in range(N_BANDS) for part in _of_band(minima, band, n_wanted)]
     if not pairs:
         return np.zeros((0, 2), np.int64)

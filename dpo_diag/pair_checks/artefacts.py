@@ -21,7 +21,7 @@ MARKER = re.compile(
     r"|<\uff5c[^\uff5c]{2,40}\uff5c>|^#{2,4} ?(?:Instruction|Response|Input):",
     re.MULTILINE,
 )
-USER_TURN = re.compile(r"\n\s*(?:Human|User|USER|Assistant|ASSISTANT|Question) ?:")
+USER_TURN = re.compile(r"^[ \t]*(?:Human|User|USER|Assistant|ASSISTANT) ?:", re.MULTILINE)
 POSITIONS = ("better_response_id", "preferred_position")  # 0 or 1: which answer was preferred
 MIN_COPY = 20  # characters of a prompt from which an answer that begins with it is a copy
 
@@ -39,6 +39,7 @@ class Artefacts(Check):
         "marker that is in every text is as harmful as one in a few and easier to overlook."
     )
     headline = ("empty_texts", "template_markers", "turns_within_answers", "answers_with_prompt")
+    removes = ("artefacts",)
 
     def run(self, data: PairData, rng: np.random.Generator) -> Checked:
         """Rows by fault."""

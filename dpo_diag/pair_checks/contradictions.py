@@ -28,6 +28,7 @@ class Contradictions(Check):
         "keep them, and train with soft labels or by annotator."
     )
     headline = ("contradictory_pairs",)
+    removes = ("contradictions",)
 
     def run(self, data: PairData, rng: np.random.Generator) -> Checked:
         """Rows of pairs that are labelled both ways."""

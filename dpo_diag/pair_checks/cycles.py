@@ -30,6 +30,7 @@ class Cycles(Check):
         "free of circles by construction, not by care."
     )
     headline = ("cyclic_pairs",)
+    removes = ("cycles",)
 
     def run(self, data: PairData, rng: np.random.Generator) -> Checked:
         """Rows whose label lies on a circle."""

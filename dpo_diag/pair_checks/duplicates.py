@@ -28,6 +28,7 @@ class Duplicates(Check):
         "them and weight instead."
     )
     headline = ("copied_pairs", "nearly_copied_pairs")
+    removes = ("duplicates", "duplicates_near")
 
     def run(self, data: PairData, rng: np.random.Generator) -> Checked:
         """Rows that repeat an earlier one."""

@@ -41,6 +41,7 @@ class Leakage(Check):
         "other words are not found."
     )
     headline = ("leaked_pairs", "leaked_prompts", "nearly_leaked_prompts")
+    removes = ("leakage",)
 
     def run(self, data: PairData, rng: np.random.Generator) -> Checked:
         """Evaluation rows by what train has of them."""

@@ -32,6 +32,7 @@ class NearIdentical(Check):
         "examples before dropping anything."
     )
     headline = ("identical_answers", "nearly_identical_answers")
+    removes = ("near_identical",)
 
     def run(self, data: PairData, rng: np.random.Generator) -> Checked:
         """Rows by how alike their answers are."""

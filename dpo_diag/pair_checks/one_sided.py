@@ -19,13 +19,23 @@ from dpo_diag.stats.multiplicity import holm
 LEVEL = 0.05
 LOOK_GAP = 0.05  # difference of the two sides' shares that calls for a look; ours
 MIN_CUT_WORDS = 8  # an answer of fewer words need not be a sentence
-_ENDS = re.compile(r"[.!?:;)\]}>\"'`*_~|\u2026\u3002\uff01\uff1f\u201d\u2019\u00bb]\s*$")
+_ENDS = frozenset(".!?:;)]}>\"'`*_~|\u2026\u3002\uff01\uff1f\u201d\u2019\u00bb")
+_LIST = re.compile(r"^[ \t]*(?:[-*\u2022]|\d{1,3}[.)])[ \t]+\S", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6} \S", re.MULTILINE)
+_BOLD = re.compile(r"\*\*\S[^*]{0,200}\*\*")
+
+
+def is_cut_off(text: str) -> bool:
+    """Whether a text of some words ends without a closing mark."""
+    return text.rstrip()[-1:] not in _ENDS and len(text.split()) >= MIN_CUT_WORDS
+
+
 FORMS = {
-    "cut_off": lambda text: not _ENDS.search(text) and len(text.split()) >= MIN_CUT_WORDS,
-    "has_list": lambda text: re.search(r"^\s*(?:[-*\u2022]|\d+[.)])\s+\S", text, re.M) is not None,
+    "cut_off": is_cut_off,
+    "has_list": lambda text: _LIST.search(text) is not None,
     "has_code": lambda text: "```" in text,
-    "has_heading": lambda text: re.search(r"^#{1,6} \S", text, re.M) is not None,
-    "has_bold": lambda text: re.search(r"\*\*\S[^*]{0,200}\*\*", text) is not None,
+    "has_heading": lambda text: _HEADING.search(text) is not None,
+    "has_bold": lambda text: _BOLD.search(text) is not None,
 }
 _WORDS = {
     "refuses": "refuse",

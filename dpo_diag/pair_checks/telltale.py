@@ -20,6 +20,7 @@ from scipy import sparse, stats
 
 from dpo_diag.pair_checks._base import CLEAN, KNOW, LOOK, Case, Check, Checked, Measure, PairData
 from dpo_diag.pair_checks._measures import percent, share
+from dpo_diag.pair_checks.length import longer_chosen
 from dpo_diag.stats.intervals import clustered_proportion
 from dpo_diag.stats.multiplicity import holm
 from dpo_diag.stats.pair_logistic import held_out_scores
@@ -81,16 +82,15 @@ class Telltale(Check):
         if not words and not model.low > 0.5:
             said = f"No word tells the label; a model of words alone is right in {percent(model)}."
             return Checked(CLEAN, said, measures=measures, notes=notes)
+        length = share("", _over(data, rows, longer_chosen(data)[rows]), data).interval
         listed = "; ".join(word.said() for word in words[:3])
         is_strong = any(w.accuracy >= STRONG and w.n_pairs >= COMMON * len(rows) for w in words)
         return Checked(
             LOOK if is_strong else KNOW,
             f"A model that reads no prompt, only the answers' words, is right in {percent(model)} "
-            f"of pairs of unseen prompts; {len(words):,} words tell the label"
-            + (f", first {listed}." if words else "."),
-            "Read your reward accuracy against this number; where a word is an artefact (a "
-            "signature, a marker, one source's habit) remove it from both answers, or balance the "
-            "sources, before training.",
+            f"of pairs of unseen prompts (length alone: {percent(length)}); {len(words):,} words "
+            "tell the label" + (f", first {listed}." if words else "."),
+            _ADVICE[is_strong],
             measures,
             _cases(data, rows, features, words),
             notes=notes,
@@ -99,6 +99,13 @@ class Telltale(Check):
 
 
 CHECK = Telltale
+
+_ADVICE = {
+    True: "Find out where these words come from (a signature, a marker, one source's habit) and "
+    "remove them from both answers, or balance the sources, before training.",
+    False: "Read your reward accuracy against this number, not against 50 %: what is not above it "
+    "may be style. No common word gives the label away by itself.",
+}
 
 
 @dataclass(frozen=True)

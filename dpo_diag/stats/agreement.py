@@ -1,90 +1,58 @@
-"""How far several runs agree on the same yes-or-no items, beyond what chance would give.
+"""Agreement of several annotators, chance taken out, with an interval by prompt.
 
-Runs (training seeds) are raters, pairs are items. Start reading at ``kappa``.
+Knows arrays only. Start reading at ``krippendorff_alpha``.
 """
 
 import numpy as np
 
-from dpo_diag.stats.intervals import Interval, cluster_codes, cluster_sums, t_quantile
-from dpo_diag.stats.ranks import logit_interval
+from dpo_diag.stats.intervals import Interval, cluster_codes, t_quantile
 
 
-def pairwise_agreement(answers: np.ndarray) -> np.ndarray:
-    """Share of each item's pairs of raters that agree, (n,).
+def krippendorff_alpha(votes: np.ndarray, clusters: np.ndarray, *, level: float = 0.95) -> Interval:
+    """Krippendorff's alpha for categories, any number of votes per unit.
 
-    Args:
-        answers: (n, S) of 0 and 1, S at least 2.
-    """
-    answers = np.asarray(answers, float)
-    raters = answers.shape[1]
-    yes = answers.sum(axis=1)
-    no = raters - yes
-    return (yes * (yes - 1.0) + no * (no - 1.0)) / (raters * (raters - 1.0))
-
-
-def kappa(answers: np.ndarray, clusters: np.ndarray, *, level: float = 0.95) -> Interval:
-    """Fleiss' kappa: agreement of raters on yes or no beyond what their common rate would give.
-
-    ``(P - E) / (1 - E)`` with P the mean pairwise agreement and ``E = p^2 + (1 - p)^2`` for the
-    share p of yes. 1 is full agreement, 0 that of independent raters of one rate. The interval is
-    Student's t on the clustered influences of the items. By hand: items 11, 11, 10, 00: P = 3/4,
-    p = 5/8, E = 34/64, kappa = 7/15.
+    ``1 - observed / expected`` disagreement: 1 for perfect agreement, 0 for what chance gives
+    votes of these overall shares, below 0 for less. With votes (2, 0), (0, 2), (1, 1): observed
+    disagreement is 2 / 6, expected 2 * 3 * 3 / (6 * 5), and alpha 1 - (1 / 3) / (3 / 5) = 4 / 9.
 
     Args:
-        answers: (n, S) of 0 and 1, S at least 2, no NaN.
-        clusters: (n,) prompt of each item.
+        votes: (U, C) votes of each unit for each category; units with fewer than two are left out.
+        clusters: (U,) prompt of each unit.
         level: nominal coverage, in (0, 1).
 
     Returns:
-        Kappa; NaN where every answer is the same (nothing to agree on beyond it).
+        Alpha with a delete-one-prompt jackknife interval (t); n units; NaN without disagreement to
+        expect.
 
-    Source: Fleiss 1971, Psychological Bulletin 76, 378-382.
+    Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability".
     """
-    answers = np.asarray(answers, float)
-    n = len(answers)
-    row = Interval(np.nan, np.nan, np.nan, np.nan, n, 0, "nothing to estimate", False)
-    if n == 0:
-        return row
-    own, rate = pairwise_agreement(answers), answers.mean(axis=1)
-    agreed, p = float(own.mean()), float(rate.mean())
-    expected = p**2 + (1.0 - p) ** 2
-    groups = len(cluster_sums(own, cluster_codes(clusters)))
-    row = row._replace(n_clusters=groups, method="every answer is the same: no kappa")
-    if expected >= 1.0:
-        return row
-    estimate = (agreed - expected) / (1.0 - expected)
-    row = row._replace(estimate=estimate, method="no spread: no interval")
-    slope = (1.0 - agreed) / (1.0 - expected) ** 2 * (4.0 * p - 2.0)
-    influence = (own - agreed) / (1.0 - expected) - slope * (rate - p)
-    totals = cluster_sums(influence, cluster_codes(clusters))
-    if groups < 2 or not np.any(np.abs(totals) > 1e-12):
-        return row
-    se = float(np.sqrt(groups / (groups - 1.0) * np.sum(totals**2)) / n)
-    half = t_quantile((1.0 + level) / 2.0, groups - 1) * se
-    low, high = max(estimate - half, -1.0), min(estimate + half, 1.0)
-    return row._replace(low=low, high=high, se=se, method="Fleiss' kappa, prompt-clustered t")
+    votes = np.asarray(votes, float)
+    kept = votes.sum(axis=1) >= 2
+    votes, codes = votes[kept], cluster_codes(np.asarray(clusters)[kept])
+    n_units = len(votes)
+    groups = np.unique(codes, return_inverse=True)[1] if n_units else codes
+    n_groups = int(groups.max()) + 1 if n_units else 0
+    sizes = votes.sum(axis=1)
+    observed = (sizes**2 - (votes**2).sum(axis=1)) / np.maximum(sizes - 1, 1)
+    parts = np.zeros((n_groups, 1 + votes.shape[1]))
+    np.add.at(parts, groups, np.column_stack([observed, votes]))
+    whole = parts.sum(axis=0)
+    alpha = float(_alpha(whole[None])[0]) if n_units else np.nan
+    none = "nothing to estimate" if np.isnan(alpha) else "one prompt: no interval"
+    if n_groups < 2 or np.isnan(alpha):
+        return Interval(alpha, np.nan, np.nan, np.nan, n_units, n_groups, none, False)
+    left_out = _alpha(whole - parts)
+    se = float(np.sqrt((n_groups - 1) / n_groups * np.sum((left_out - left_out.mean()) ** 2)))
+    half = t_quantile((1 + level) / 2, n_groups - 1) * se
+    low, high = alpha - half, min(alpha + half, 1.0)
+    return Interval(alpha, low, high, se, n_units, n_groups, "jackknife by prompt", False)
 
 
-def repeat_rate(answers: np.ndarray, clusters: np.ndarray, *, level: float = 0.95) -> Interval:
-    """Chance that another rater says yes to an item that one rater says yes to.
-
-    For yes-counts c of S raters: ``sum of c (c - 1) / (S - 1) over sum of c``. By hand: counts 2,
-    2, 1, 0 of 2 give (2 + 2 + 0 + 0) / 5 = 4/5.
-
-    Args:
-        answers: (n, S) of 0 and 1, S at least 2, no NaN.
-        clusters: (n,) prompt of each item.
-        level: nominal coverage, in (0, 1).
-
-    Returns:
-        The share; ``n`` counts the items with any yes; NaN with n = 0 where there is none.
-    """
-    answers = np.asarray(answers, float)
-    kept = answers.sum(axis=1) > 0.0
-    yes, codes = answers[kept].sum(axis=1), cluster_codes(clusters)[kept]
-    if not len(yes):
-        return Interval(np.nan, np.nan, np.nan, np.nan, 0, 0, "nothing to estimate", False)
-    both = yes * (yes - 1.0) / (answers.shape[1] - 1.0)
-    estimate = float(both.sum() / yes.sum())
-    influence = estimate + (both - estimate * yes) / yes.mean()
-    return logit_interval(estimate, influence, codes, level)
+def _alpha(totals: np.ndarray) -> np.ndarray:
+    """Alpha of (R, 1 + C) sums of observed disagreement and of votes by category."""
+    observed, votes = totals[:, 0], totals[:, 1:]
+    n = votes.sum(axis=1)
+    unlike = n**2 - (votes**2).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = 1.0 - observed * (n - 1) / unlike
+    return np.where(unlike > 0, found, np.nan)
