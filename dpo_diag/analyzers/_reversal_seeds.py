@@ -22,7 +22,7 @@ from dpo_diag.analyzers._reversal_aucs import (
     usable_rows,
 )
 from dpo_diag.stats.compare import Difference, no_difference
-from dpo_diag.stats.intervals import Interval
+from dpo_diag.stats.intervals import Interval, clustered_mean
 from dpo_diag.stats.ranks import auc_influence
 
 
@@ -38,9 +38,7 @@ def seed_rows(
 ) -> tuple[list[dict[str, Any]], list[_compare.Comparison]]:
     """The same, as a mean over training seeds with both prompts and seeds in the error.
 
-    Each seed has its own reversed pairs and its own AUC; the estimate is their mean over the pairs
-    that all seeds have. Its error is that of a mean over crossed prompts and seeds (``two_way``) of
-    what each pair adds to each seed's AUC.
+    Each seed has its own reversed pairs and its own AUC; see ``mean_area`` for their mean.
 
     Args:
         analyzer: its name.
@@ -55,81 +53,110 @@ def seed_rows(
     family: list[_compare.Comparison] = []
     turned = models[0].turned
     for label, members in parts.items():
-        tables = {name: _influences(models, [name], members)[name] for name in predictors}
-        areas = {name: _over_seeds(table, params.ci_level) for name, table in tables.items()}
+        areas = {name: mean_area(models, [name], members, params.ci_level) for name in predictors}
         for name, area in areas.items():
             if area.n:
                 flag = TURNED if name in turned else ""
+                interval = on_logit_scale(area, params.ci_level)
                 rows.append(
-                    auc_row(analyzer, group, name, area, label=label, flag=flag, params=params)
+                    auc_row(analyzer, group, name, interval, label=label, flag=flag, params=params)
                 )
         best = best_of({name: areas[name].estimate for name in baselines if name in areas})
         for name in predictors:
             if best and name not in baselines and areas[name].n:
-                both = _influences(models, [name, best], members)
-                difference = _gain_over_seeds(both[name] - both[best], params.ci_level)
-                family.append(
-                    gain_row(
-                        analyzer,
-                        group,
-                        name,
-                        best,
-                        label=label,
-                        difference=difference,
-                        params=params,
-                    )
-                )
+                gain = mean_area(models, [name, best], members, params.ci_level)
+                low, high = np.clip([gain.low, gain.high], -1.0, 1.0)
+                gain = gain._replace(low=float(low), high=float(high))
+                words = {"label": label, "difference": gain, "params": params}
+                family.append(gain_row(analyzer, group, name, best, **words))
     return rows, family
 
 
-def _gain_over_seeds(paired: pd.DataFrame, level: float) -> Difference:
-    if not len(paired):
-        return no_difference("no pair with both scores in every seed")
-    found = two_way(paired, level=level)
-    return found._replace(low=float(max(found.low, -1.0)), high=float(min(found.high, 1.0)))
+def mean_area(
+    models: Sequence[Scored], names: Sequence[str], members: frozenset[str], level: float
+) -> Difference:
+    """The AUC of a score, or of one less that of another, as a mean over seeds.
 
+    Over the pairs that all seeds have, with prompts and seeds in the error (``two_way``); where the
+    seeds have no pair in common, each was trained on pairs of its own, and the error is Student's t
+    over the seeds.
 
-def _influences(
-    models: Sequence[Scored], names: Sequence[str], members: frozenset[str]
-) -> dict[str, pd.DataFrame]:
-    """(pairs, seeds) of what each pair adds to each seed's AUC, over the pairs that all have."""
-    usable = []
-    for model in models:
-        mask = usable_rows(model, names, model.pairs.index.isin(members))
-        usable.append(model.pairs.index[mask])
-    shared = usable[0]
-    for index in usable[1:]:
+    Args:
+        models: the seeds.
+        names: the score, and the one to take away if any.
+        members: pair_ids to look at.
+        level: nominal coverage, in (0, 1).
+
+    Returns:
+        NaN with n = 0 where a seed has no AUC.
+    """
+    usable = [usable_rows(model, names, model.pairs.index.isin(members)) for model in models]
+    indexes = [model.pairs.index[mask] for model, mask in zip(models, usable, strict=True)]
+    if not all(map(len, indexes)):
+        return no_difference("a seed has no pair with these scores")
+    shared = indexes[0]
+    for index in indexes[1:]:
         shared = shared.intersection(index)
+    if not len(shared):
+        columns = [_influence(m, names, index) for m, index in zip(models, indexes, strict=True)]
+        prompts = pd.concat(
+            [m.pairs.loc[i, "prompt_id"] for m, i in zip(models, indexes, strict=True)]
+        )
+        areas = np.array([column.mean() for column in columns])
+        return _over_seeds(areas, len(prompts), prompts.nunique(), level)
     shared = shared.sort_values()
-    prompts = models[0].pairs.loc[shared, "prompt_id"]
-    index = pd.MultiIndex.from_arrays([shared, prompts], names=["unit_id", "prompt_id"])
-    tables = {}
-    for name in names:
-        columns = {}
-        for seed, model in enumerate(models):
-            outcome = is_reversed(model.pairs.loc[shared, "margin"].to_numpy(float)) == 1.0
-            columns[seed] = auc_influence(_scores(model, name, shared), outcome)
-        tables[name] = pd.DataFrame(columns, index=index).dropna()
-    return tables
-
-
-def _scores(model: Scored, name: str, shared: pd.Index) -> np.ndarray:
-    return model.scores.loc[shared, name].to_numpy(float) if len(shared) else np.zeros(0)
-
-
-def _over_seeds(table: pd.DataFrame, level: float) -> Interval:
-    """Mean AUC over seeds; its limits on the logit scale, so that they stay inside 0 and 1."""
-    if not len(table):
-        return Interval(np.nan, np.nan, np.nan, np.nan, 0, 0, "", False)
-    found = two_way(table, level=level)
-    method = "mean over training seeds; prompts and seeds in the error"
-    row = Interval(
-        found.estimate, np.nan, np.nan, found.se, found.n, found.n_clusters, method, False
+    keys = [shared, models[0].pairs.loc[shared, "prompt_id"]]
+    table = pd.DataFrame(
+        {seed: _influence(model, names, shared) for seed, model in enumerate(models)},
+        index=pd.MultiIndex.from_arrays(keys, names=["unit_id", "prompt_id"]),
     )
-    inside = found.estimate * (1.0 - found.estimate)
-    if not found.se > 0.0 or inside <= 0.0:
-        return row._replace(method=f"{method}; no spread: no interval")
-    half = float(stats.t.isf((1.0 - level) / 2.0, found.df)) * found.se / inside
-    centre = float(np.log(found.estimate / (1.0 - found.estimate)))
+    if table.isna().any(axis=None):
+        return no_difference("a seed has all or none of the pairs reversed")
+    method = "mean over training seeds; prompts and seeds in the error"
+    return two_way(table, level=level)._replace(method=method)
+
+
+def _influence(model: Scored, names: Sequence[str], index: pd.Index) -> np.ndarray:
+    """What each pair adds to the AUC of the first score, less what it adds to the second's."""
+    outcome = is_reversed(model.pairs.loc[index, "margin"].to_numpy(float)) == 1.0
+    parts = [auc_influence(model.scores.loc[index, n].to_numpy(float), outcome) for n in names]
+    return parts[0] - parts[1] if len(parts) > 1 else parts[0]
+
+
+def _over_seeds(areas: np.ndarray, n: int, n_prompts: int, level: float) -> Difference:
+    if np.isnan(areas).any():
+        return no_difference("a seed has all or none of the pairs reversed")
+    found = clustered_mean(areas, np.arange(len(areas)), level=level)
+    df = float(max(len(areas) - 1, 1))
+    known = np.isfinite(found.se) and found.se > 0.0
+    p_value = float(2.0 * stats.t.sf(abs(found.estimate) / found.se, df)) if known else np.nan
+    return no_difference("")._replace(
+        estimate=found.estimate,
+        low=found.low,
+        high=found.high,
+        p_value=p_value,
+        se=found.se,
+        df=df,
+        n=n,
+        n_clusters=n_prompts,
+        method="mean over training seeds with pairs of their own; t over seeds",
+    )
+
+
+def on_logit_scale(area: Difference, level: float) -> Interval:
+    """An AUC with limits made on the logit scale, so that they stay inside 0 and 1.
+
+    Args:
+        area: with the standard error and the degrees of freedom that the limits are made from.
+        level: nominal coverage, in (0, 1).
+    """
+    row = Interval(
+        area.estimate, np.nan, np.nan, area.se, area.n, area.n_clusters, area.method, False
+    )
+    inside = area.estimate * (1.0 - area.estimate)
+    if not area.se > 0.0 or inside <= 0.0:
+        return row._replace(method=f"{area.method}; no spread: no interval")
+    half = float(stats.t.isf((1.0 - level) / 2.0, area.df)) * area.se / inside
+    centre = float(np.log(area.estimate / (1.0 - area.estimate)))
     low, high = 1.0 / (1.0 + np.exp(-(centre + np.array([-half, half]))))
     return row._replace(low=float(low), high=float(high))
