@@ -66,6 +66,7 @@ BY_STEP = (
     Statistic("chosen_shift", "nats, policy minus reference", "higher", is_share=False),
     Statistic("rejected_shift", "nats, policy minus reference", "neither", is_share=False),
 )
+AT_START = BY_STEP[1:3]  # the policy's own orders exist at step 0: the reference's
 CURVES_BY_STEP = {  # curve -> statistics that are its series
     "accuracy_by_step": ("reward_accuracy", "ranking_accuracy", "ranking_accuracy_per_token"),
     "margin_by_step": ("mean_margin",),
@@ -159,7 +160,7 @@ class Timeline(Analyzer):
         frame, run_steps = tables["ImplicitRewards"], tables.get("RunSteps")
         panels = _timelines.panels_of(frame, run_steps, NAME)
         _rows.check_baseline(NAME, list(panels), params.baseline_id)
-        rows, curves = _by_step(frame, run_steps, params)
+        rows, curves = _by_step(frame, run_steps, panels, params)
         values, notes = _slice_values(panels, tables, params)
         cases: list[dict[str, Any]] = []
         scored = {}
@@ -246,29 +247,48 @@ def _missing(panel: _timelines.Panel) -> str:
 
 
 def _by_step(
-    frame: pd.DataFrame, run_steps: pd.DataFrame | None, params: Parameters
+    frame: pd.DataFrame,
+    run_steps: pd.DataFrame | None,
+    panels: Mapping[str, _timelines.Panel],
+    params: Parameters,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The numbers of every model by itself, and their curves."""
+    """Findings of the final models, and the same numbers of every step as curves."""
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     places = _steps.places_of(frame, run_steps)
     for model_id, part in sorted(frame.groupby("model_id", sort=False), key=lambda item: item[0]):
-        model = _pairs.one_model(part, model_id, NAME)
-        found = _rows.mean_findings(
-            NAME,
-            model_id,
-            _pairs.pair_columns(model),
-            [_rows.main_slice(model, ())],
-            statistics=BY_STEP,
-            clusters=pd.factorize(model["prompt_id"])[0],
-            params=params,
-            reasons=_rows.Reasons(lambda part: "", lambda name: "no reference"),
-        )
-        rows += found
-        if not np.isnan(places[model_id].step):
-            curves += _points(found, places[model_id])
+        model, place = _pairs.one_model(part, model_id, NAME), places[model_id]
+        columns = _pairs.pair_columns(model)
+        found = _numbers(model, columns, BY_STEP, params)
+        is_end = model_id == panels[place.run_id].models[-1]
+        rows += found if is_end else []
+        if len(panels[place.run_id].steps) > 1 and not np.isnan(place.step):
+            curves += _points(found, place)
+        if is_end and panels[place.run_id].starts:
+            names = {f"ref_{s.name}": s.name for s in AT_START}
+            start = columns[list(names)].rename(columns=names)
+            at_start = _numbers(model, start, AT_START, params)
+            curves += _points(at_start, _steps.Place(place.run_id, 0.0, False))
     kept = {(c["curve"], c["model_id"], c["series"], c["x"]): c for c in curves}
     return rows, [kept[key] for key in sorted(kept)]
+
+
+def _numbers(
+    model: pd.DataFrame,
+    columns: pd.DataFrame,
+    statistics: tuple[Statistic, ...],
+    params: Parameters,
+) -> list[dict[str, Any]]:
+    return _rows.mean_findings(
+        NAME,
+        str(model["model_id"].iloc[0]),
+        columns,
+        [_rows.main_slice(model, ())],
+        statistics=statistics,
+        clusters=pd.factorize(model["prompt_id"])[0],
+        params=params,
+        reasons=_rows.Reasons(lambda part: "", lambda name: "no reference"),
+    )
 
 
 def _points(found: list[dict[str, Any]], place: _steps.Place) -> list[dict[str, Any]]:
