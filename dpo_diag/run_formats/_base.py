@@ -87,6 +87,7 @@ class TemplateFacts:
         n_double_bos: where the text begins with BOS twice.
         begins_with_bos: whether the text begins with BOS.
         example: end of a prompt that the whole conversation lacks.
+        tail: what follows the first conversation's answer.
         of: ``the training pairs`` or ``a made-up conversation``.
         error: why nothing could be rendered; empty where it could.
     """
@@ -97,6 +98,7 @@ class TemplateFacts:
     n_double_bos: int = 0
     begins_with_bos: bool = False
     example: str = ""
+    tail: str = ""
     of: str = "a made-up conversation"
     error: str = ""
 

@@ -24,10 +24,12 @@ class Problem(NamedTuple):
     Attributes:
         file: path within the run folder.
         sentence: what is wrong with it.
+        severity: ``error`` where the log is lost by it, ``warning``, or ``note``.
     """
 
     file: str
     sentence: str
+    severity: str = "warning"
 
 
 class Folder:
@@ -97,10 +99,11 @@ class Folder:
             self.say(name, f"{broken} lines are no JSON objects and were left out")
         return rows
 
-    def say(self, name: str, sentence: str) -> None:
+    def say(self, name: str, sentence: str, severity: str = "warning") -> None:
         """Note a problem once."""
-        if Problem(name, sentence) not in self.problems:
-            self.problems.append(Problem(name, sentence))
+        problem = Problem(name, sentence, severity)
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def not_read(self) -> list[str]:
         """Files that lie in the folder and are never read, with the reason."""
@@ -121,7 +124,7 @@ class Folder:
                 size = path.stat().st_size
                 if size > limit:
                     file.seek(size - limit)
-                    self.say(name, f"only its last {limit:,} of {size:,} bytes were read")
+                    self.say(name, f"only its last {limit:,} of {size:,} bytes were read", "note")
                 data = file.read(limit)
         except OSError as error:
             self.say(name, f"cannot be opened ({error.strerror})")
@@ -145,10 +148,11 @@ class Folder:
             value = readers[kind](text)
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self.say(name, f"cannot be read as {kind.upper()} ({reason})")
+            self.say(name, f"cannot be read as {kind.upper()} ({reason})", _severity(name))
             return {}
         if not isinstance(value, dict):
-            self.say(name, f"holds {_kind_of(value)} where a {kind.upper()} mapping was expected")
+            wanted = f"where a {kind.upper()} mapping was expected"
+            self.say(name, f"holds {_kind_of(value)} {wanted}", _severity(name))
             return {}
         return value
 
@@ -202,6 +206,11 @@ def tags_of(card: Mapping[str, Any]) -> set[str]:
     tags = card.get("tags")
     listed = tags if isinstance(tags, list) else [tags]
     return {tag.lower() for tag in listed if isinstance(tag, str)}
+
+
+def _severity(name: str) -> str:
+    """Losing the log is worse than losing an option file."""
+    return "error" if name.endswith("trainer_state.json") else "warning"
 
 
 def _kind_of(value: Any) -> str:

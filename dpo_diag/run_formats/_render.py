@@ -75,6 +75,7 @@ def facts_of(job: dict[str, Any]) -> dict[str, Any]:
         "n_without_eos": sum(not eos or eos not in tail for tail in tails),
         "n_double_bos": sum(bool(bos) and w.startswith(bos + bos) for _, w, _ in texts),
         "begins_with_bos": bool(bos) and all(w.startswith(bos) for _, w, _ in texts),
+        "tail": tails[0][:80],
         "example": _lost(*strange[0]) if strange else "",
     }
 

@@ -113,6 +113,9 @@ def model_facts(settings: Settings) -> None:
     )
     for name in ("adapter_config.json", *_last(folder, "adapter_config.json")):
         _adapter_facts(settings, name)
+    start = settings.facts.get("model")
+    if start and _has(Path(start.value), "adapter_config.json"):
+        settings.put("start_adapter", start.value, start.source)
 
 
 def _adapter_facts(settings: Settings, name: str) -> None:
@@ -129,14 +132,14 @@ def _adapter_facts(settings: Settings, name: str) -> None:
     base = settings.facts["adapter_base"].value if "adapter_base" in settings.facts else ""
     local = folder.path / base if base else None
     for place in (local, local and folder.path.parent / base):
-        if place and "hidden_size" not in settings.facts and _has_config(place):
+        if place and "hidden_size" not in settings.facts and _has(place, "config.json"):
             beside = Folder(place)
             settings.put("hidden_size", beside.json("config.json").get("hidden_size"), name)
 
 
-def _has_config(place: Path) -> bool:
+def _has(place: Path, name: str) -> bool:
     try:
-        return (place / "config.json").is_file()
+        return (place / name).is_file()
     except (OSError, ValueError):  # a name that no file system takes
         return False
 
