@@ -16,7 +16,7 @@ import numpy as np
 
 from dpo_diag.run_formats._files import Folder, Problem
 
-REFERENCE_FREE = {"simpo", "orpo", "cpo", "repo_offline", "sspo", "slic"}
+REFERENCE_FREE = {"simpo", "orpo", "cpo", "slic"}
 """Losses that take no reference model."""
 
 

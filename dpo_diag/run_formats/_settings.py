@@ -113,6 +113,7 @@ def model_facts(settings: Settings) -> None:
     )
     for name in ("adapter_config.json", *_last(folder, "adapter_config.json")):
         _adapter_facts(settings, name)
+    _width_of_start(settings)
     start = settings.facts.get("model")
     if start and _has(Path(start.value), "adapter_config.json"):
         settings.put("start_adapter", start.value, start.source)
@@ -129,12 +130,17 @@ def _adapter_facts(settings: Settings, name: str) -> None:
     copy = name.replace("adapter_config.json", "ref/adapter_config.json")
     if folder.has(copy):
         settings.put("reference_adapter", "ref/", copy)
-    base = settings.facts["adapter_base"].value if "adapter_base" in settings.facts else ""
-    local = folder.path / base if base else None
-    for place in (local, local and folder.path.parent / base):
-        if place and "hidden_size" not in settings.facts and _has(place, "config.json"):
-            beside = Folder(place)
-            settings.put("hidden_size", beside.json("config.json").get("hidden_size"), name)
+
+
+def _width_of_start(settings: Settings) -> None:
+    """The width of the model that training began from, where its folder is at hand."""
+    path = settings.folder.path
+    for name in ("adapter_base", "model", "reference"):
+        fact = settings.facts.get(name)
+        for place in (path / fact.value, path.parent / fact.value) if fact else ():
+            if "hidden_size" not in settings.facts and _has(place, "config.json"):
+                config = Folder(place).json("config.json")
+                settings.put("hidden_size", config.get("hidden_size"), fact.source)
 
 
 def _has(place: Path, name: str) -> bool:

@@ -12,8 +12,8 @@ from dpo_diag.run_formats._base import Series
 LEAST_ROWS = 8
 """Fewer rows say nothing about a change."""
 CLEAR = 3.0
-"""A change of this many standard errors is one: two quarters of 500 made-up flat logs of 8 to 40
-normal rows differ by as much in under 3 % of cases."""
+"""A change of this many standard errors is one. Of 4,000 made-up flat logs each, normal noise, as
+much was seen in 4.5 % at 8 rows, 1.9 % at 20 and 0.6 % at 40; every rule asks for size besides."""
 
 
 class Ends(NamedTuple):

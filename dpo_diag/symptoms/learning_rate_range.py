@@ -39,7 +39,7 @@ class LearningRateRange(Symptom):
             "likely" if severe else "possible",
             f"The learning rate {rate:.3g} is {'above' if rate > used else 'below'} what the field "
             f"uses for {what}.",
-            evidence=f"Peak {rate:.3g}; the limits are {low:g} and {high:g}, {used:g} is seldom passed.",
+            evidence=f"Peak {rate:.3g}; limits {low:g} and {high:g}, seldom above {used:g}.",
             meaning=(
                 "Preference losses break at rates that SFT takes easily: chosen and rejected both "
                 "fall, text degrades to repetition."
