@@ -1,6 +1,4 @@
-"""Per-pair scores of the off-distribution analysis and the reliability curve; not a plug-in."""
-
-from typing import Any
+"""Per-pair scores of the off-distribution analysis; not a plug-in."""
 
 import numpy as np
 import pandas as pd
@@ -48,24 +46,3 @@ def _best_of_n(frame: pd.DataFrame) -> np.ndarray:
     first = known[np.unique(codes, return_index=True)[1]]
     score[first] = np.where(lost, 0.0, 1.0 / (1.0 + ties))
     return score
-
-
-def reliability_points(analyzer: str, model_id: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Points of the curve ``reliability`` for every domain: mean confidence against share right."""
-    points = []
-    for domain, part in rows.groupby("domain", sort=True):
-        for point in calibration.reliability(part["margin"].to_numpy(float)):
-            points.append(
-                {
-                    "analyzer": analyzer,
-                    "curve": "reliability",
-                    "model_id": model_id,
-                    "series": str(domain),
-                    "x": point.confidence,
-                    "y": point.accuracy,
-                    "y_low": np.nan,
-                    "y_high": np.nan,
-                    "n": point.n,
-                }
-            )
-    return points

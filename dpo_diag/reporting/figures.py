@@ -53,8 +53,8 @@ def finding_rows(entry: FigureEntry, report: ReportInput) -> dict[str, pd.DataFr
     """Rows of Findings that the figure shows, by statistic.
 
     ``curve`` names the statistics: ``mean_helpfulness|cost_cvar`` for a scatter (across, then
-    up), one or more for intervals; ``statistic@slice`` picks a slice, ``statistic@*`` all of
-    them. Only a model's own numbers with an estimate count.
+    up), one or more for intervals; ``statistic@slice`` picks a slice, ``statistic@kind=*`` those
+    that begin so, ``statistic@*`` all. Only a model's own numbers with an estimate count.
     """
     own = report.findings[
         (report.findings["baseline_id"] == "") & report.findings["estimate"].notna()
@@ -65,7 +65,10 @@ def finding_rows(entry: FigureEntry, report: ReportInput) -> dict[str, pd.DataFr
     for wanted in entry.curve.split("|"):
         statistic, _, part = wanted.partition("@")
         rows = listed(own[own["statistic"] == statistic], report)
-        found[wanted] = rows if part == "*" else rows[rows["slice"] == (part or "all")]
+        if part.endswith("*"):
+            found[wanted] = rows[rows["slice"].str.startswith(part[:-1])]
+        else:
+            found[wanted] = rows[rows["slice"] == (part or "all")]
     return found
 
 

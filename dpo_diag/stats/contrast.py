@@ -2,8 +2,8 @@
 
 Sets are independent, or may share prompts (``shared``): then equal codes are one prompt, and what a
 prompt adds to one set and takes from another cancels. Start reading at ``Group``;
-``weighted_share_sum`` is for shares, ``weighted_sum`` for any values, ``share_sum_against_zero`` has a
-test against 0 that its interval agrees with.
+``weighted_share_sum`` is for shares, ``weighted_sum`` for any values, ``share_sum_against_zero``
+has a test against 0 that its interval agrees with.
 """
 
 from typing import NamedTuple
@@ -20,6 +20,8 @@ from dpo_diag.stats.intervals import (
     effective_size,
     wilson,
 )
+
+_LEAST_P, _MOST_P = 1e-12, 0.9999  # where the inversion stops; above it a p-value is 1
 
 
 class Group(NamedTuple):
@@ -156,10 +158,10 @@ def share_sum_against_zero(
         return abs(interval.estimate) - ratio * _arms(parts, 1.0 - tail)[side]
 
     p_value = 1.0
-    if beyond(1e-12) > 0.0:
-        p_value = 1e-12
-    elif interval.estimate != 0.0 and beyond(1.0 - 1e-9) > 0.0:
-        p_value = float(optimize.brentq(beyond, 1e-12, 1.0 - 1e-9, xtol=1e-9))
+    if beyond(_LEAST_P) > 0.0:
+        p_value = _LEAST_P
+    elif beyond(_MOST_P) > 0.0:
+        p_value = float(optimize.brentq(beyond, _LEAST_P, _MOST_P, xtol=1e-9))
     return smooth._replace(
         estimate=interval.estimate,
         low=interval.low,

@@ -182,7 +182,7 @@ def test_steps_are_drawn_under_the_final_model_of_their_run(make):
         )
         frames.append(rewards)
     curves = run(pd.concat(frames)).curves
-    steps = curves[curves["curve"] == "reward_accuracy_by_step"]
+    steps = curves[curves["curve"] == "reward_accuracy_by_step_and_set"]
     assert set(steps["model_id"]) == {"run-89ababcd"}
     assert steps[steps["series"] == "shift"]["x"].tolist() == [10.0, 20.0]
     assert steps["y"].tolist() == pytest.approx([0.8, 0.8, 0.5, 0.5])
@@ -220,7 +220,7 @@ def test_drops_agree_with_the_slow_oracle(make, seed):
     n = int(rng.integers(4, 60))
     rewards = make.random_pairs(rng, n, ("model",))
     strata = rng.choice(["a", "b", "c"], n)
-    findings = run(rewards, make.pairs(rewards, stratum=strata)).findings
+    findings = run(rewards, make.pairs(rewards, stratum=strata), match=("stratum",)).findings
     found = findings.set_index(["statistic", "slice"])["estimate"]
     score = {"right": 1.0, "tie": 0.5, "wrong": 0.0}
     rows = [

@@ -23,7 +23,7 @@ def slow_sandwich(x, y, clusters, controls):
 
 
 def test_a_slope_is_hand_worked():
-    """Values x of 0, 1, 2, 3 and y of 0, 1, 1, 1: mean x 1.5, sum of products 1.5, of squares 5: .3."""
+    """Values 0, 1, 2, 3 and outcomes 0, 1, 1, 1: sum of products 1.5, of squares 5: .3."""
     found = clustered_slope(np.arange(4.0), np.array([0.0, 1.0, 1.0, 1.0]), np.arange(4))
     assert found.estimate == pytest.approx(0.3)
     assert found.low < 0.3 < found.high
@@ -42,7 +42,7 @@ def test_slope_and_error_are_those_of_the_full_regression(seed):
 
 
 def test_a_control_takes_away_what_is_its_own():
-    """The outcome follows the control alone; x is the control with noise: raw slope high, held fixed 0."""
+    """The outcome follows the control alone, x is it with noise: raw slope high, held fixed 0."""
     rng = np.random.default_rng(1)
     control = rng.normal(size=4000)
     x, y = control + rng.normal(size=4000), control + 0.1 * rng.normal(size=4000)
