@@ -9,6 +9,7 @@ import pytest
 
 from dpo_diag import registry
 from dpo_diag.analyzers._base import Analyzer, AnalyzerResult
+from dpo_diag.analyzers._rewardbench import COUNTS, PRIOR_SETS
 from dpo_diag.errors import TableError
 from dpo_diag.reporting import plots
 from dpo_diag.stats.multiplicity import VERDICTS
@@ -47,6 +48,7 @@ def tables(make) -> dict[str, pd.DataFrame]:
             stratum=rng.choice(["benign", "harmful"], 60),
             gold_margin=rng.normal(size=60),
             annotator=rng.choice(["ann", "bob"], 60),
+            subset=np.resize([*COUNTS, *PRIOR_SETS], 60),
         ),
         "SampleCosts": costs,
         "Samples": make.samples(costs),
