@@ -154,6 +154,24 @@ PAIR_TIMELINES = TableSpec(
     ),
     "when each pair's order turned, over the steps of a run",
 )
+PAIR_NORMS = TableSpec(
+    "PairNorms",
+    ("model_id", "pair_id"),
+    (
+        *ids("model_id", "pair_id", "prompt_id"),
+        Column("logp_norm_chosen", "float", "Euclidean norm of the token log-probs", "nats"),
+        Column("logp_norm_rejected", "float", "likewise", "nats"),
+        Column("n_tokens_chosen", "int", "response tokens", "tokens"),
+        Column("n_tokens_rejected", "int", "response tokens", "tokens"),
+        Column("truncated", "bool", "any of the two was cut"),
+        Column("engine", "string", "engine that produced the row"),
+        Column("dtype", "string", "floating-point type the model ran in"),
+        Column("tokenizer_hash", "string", "hash of tokenizer and template"),
+        DOMAIN,
+        SPLIT,
+    ),
+    "norms of a pair's token log-probs, by which RewardBench scores without a reference",
+)
 EXPLICIT_REWARDS = TableSpec(
     "ExplicitRewards",
     ("model_id", "pair_id"),
@@ -178,6 +196,7 @@ SPECS = {
         PAIR_CONFLICTS,
         EXPRESSIBLE,
         EXPLICIT_REWARDS,
+        PAIR_NORMS,
         REMOVAL_OUTCOMES,
         PAIR_ROWS,
         RUN_STEPS,
