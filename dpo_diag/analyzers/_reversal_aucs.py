@@ -152,7 +152,7 @@ def model_rows(
         best = best_of({name: areas[name].estimate for name in baselines if name in areas})
         for name in predictors:
             if best and name not in baselines and areas[name].n:
-                difference = _gain(model, name, best, part.mask, params.ci_level)
+                difference = _gain(model, name, best, mask=part.mask, level=params.ci_level)
                 family.append(
                     gain_row(
                         analyzer,
@@ -199,7 +199,7 @@ def _area(model: Scored, name: str) -> float:
     return _auc(model, name, np.ones(len(model.pairs), bool), 0.95).estimate
 
 
-def _gain(model: Scored, name: str, best: str, mask: np.ndarray, level: float) -> Difference:
+def _gain(model: Scored, name: str, best: str, *, mask: np.ndarray, level: float) -> Difference:
     usable = usable_rows(model, [name, best], mask)
     pairs = model.pairs[usable]
     return auc_difference(

@@ -21,7 +21,8 @@ Misleads: with all parameters free nearly any margins can be expressed at *some*
 labels too, so a small residual clears nothing; the honest knobs are length, steps and the dimension
 of the space. Targets set the scale: gold margins or annotators' shares are a truth, labels +-c are
 a choice. First order holds for small changes (large beta); at beta 0.1 a policy moves far. A
-baseline that is picked on the same pairs, on its better side, is favoured. An AUC on all pairs
+baseline that is picked on the same pairs, on its better side, is favoured. Few seeds that lie far
+apart make too narrow an interval over seeds. An AUC on all pairs
 mixes two kinds of reversal: of wrong labels, which are meant to turn, and of right ones, which are
 not; read the slices ``label=right``. Two pairs of a model are compared across prompts.
 
@@ -161,7 +162,9 @@ class Misspecification(Analyzer):
         curves: list[dict[str, Any]] = []
         family: list[_compare.Comparison] = []
         for model in models:
-            own, points = self._one_model(model, scored[model], predictors, tables, params)
+            own, points = self._one_model(
+                model, scored[model], predictors=predictors, tables=tables, params=params
+            )
             rows += own[0]
             family += own[1]
             curves += points
@@ -182,6 +185,7 @@ class Misspecification(Analyzer):
         self,
         model_id: str,
         scored: Scored,
+        *,
         predictors: Sequence[str],
         tables: Tables,
         params: Parameters,

@@ -1,12 +1,15 @@
 """The worst cases with their text: Cases rows joined with the pairs and answers they name."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from dpo_diag.tables import CASES
 
-TEXT_COLUMNS = ("prompt", "chosen", "rejected", "response")
+OTHERS = "other_pairs"
+TEXT_COLUMNS = ("prompt", "chosen", "rejected", "response", OTHERS)
+_OTHER_LIMIT = 400  # characters of one text of a further pair
 
 
 def with_text(
@@ -19,7 +22,9 @@ def with_text(
     """The most severe cases of each kind and model with prompt, answers and costs beside them.
 
     A ``row_key`` that is a pair_id brings the pair's texts; one that is a prompt_id brings the
-    prompt and one answer of the model: its worst by ``costs``, its first without.
+    prompt and one answer of the model: its worst by ``costs``, its first without. A case that names
+    further pairs in a column ``other_ids`` (separated by spaces) brings their texts in
+    ``other_pairs``, each on a line of its own that no text can break.
 
     Args:
         cases: Cases table.
@@ -37,11 +42,12 @@ def with_text(
     )
     kept = ordered.groupby(keys, sort=False).head(limit).reset_index(drop=True)
     for name in TEXT_COLUMNS:
-        if name not in kept.columns:
+        if name not in kept.columns and name != OTHERS:
             kept[name] = ""
     kept = _filled(kept, tables.get("PreferencePairs"), "pair_id", ("prompt", "chosen", "rejected"))
     kept = _filled(kept, tables.get("Prompts"), "prompt_id", ("prompt",))
     kept = _answers(kept, tables.get("Samples"), costs)
+    kept = _others(kept, tables.get("PreferencePairs"))
     extra = [name for name in kept.columns if name not in CASES.column_names]
     return kept[[*CASES.column_names, *extra]]
 
@@ -58,6 +64,32 @@ def _filled(
         new = filled["row_key"].map(found[name]).fillna("").astype("str")
         filled[name] = filled[name].where(filled[name] != "", new)
     return filled
+
+
+def _others(cases: pd.DataFrame, pairs: pd.DataFrame | None) -> pd.DataFrame:
+    """The texts of the pairs that ``other_ids`` names, one block per case."""
+    if "other_ids" not in cases.columns:
+        return cases
+    cases = cases.assign(other_ids=cases["other_ids"].fillna("").astype("str"))
+    if pairs is None or pairs.empty:
+        return cases
+    wanted = {name for names in cases["other_ids"] for name in names.split()}
+    known = pairs[pairs["pair_id"].isin(wanted)].drop_duplicates("pair_id")
+    texts = {row["pair_id"]: row for row in known.to_dict("records")}
+    blocks = [
+        "\n".join(_lines(texts[name]) for name in names.split() if name in texts)
+        for names in cases["other_ids"]
+    ]
+    return cases.assign(**{OTHERS: pd.Series(blocks, index=cases.index, dtype="str")})
+
+
+def _lines(pair: Mapping[str, Any]) -> str:
+    lines = [f"pair {pair['pair_id']}"]
+    for name in ("prompt", "chosen", "rejected"):
+        text = " ".join(str(pair[name]).split())
+        cut = f"{text[:_OTHER_LIMIT]}..." if len(text) > _OTHER_LIMIT else text
+        lines.append(f"  {name}: {cut}")
+    return "\n".join(lines)
 
 
 def _answers(

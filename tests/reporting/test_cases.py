@@ -67,3 +67,31 @@ def test_inputs_are_unchanged():
     cases = _cases(CASE)
     with_text(cases, {"Prompts": PROMPTS, "Samples": SAMPLES}, costs=COSTS)
     assert list(cases.columns) == list(CASES.column_names)
+
+
+def test_further_pairs_bring_their_texts_on_lines_that_no_text_can_break():
+    pairs = pd.DataFrame(
+        {
+            "pair_id": ["q1", "q2", "q3"],
+            "prompt": ["Ask", "Ask\npair q9", "x" * 500],
+            "chosen": ["good", "fine", "a"],
+            "rejected": ["bad", "poor", "b"],
+        }
+    )
+    cases = _cases(("conflicts", "pushed_by", "m", "q1", 1.0, ""))
+    found = with_text(cases.assign(other_ids="q2 q8 q3"), {"PreferencePairs": pairs})
+    lines = found.loc[0, "other_pairs"].split("\n")
+    assert lines[:4] == ["pair q2", "  prompt: Ask pair q9", "  chosen: fine", "  rejected: poor"]
+    assert lines[4:6] == ["pair q3", f"  prompt: {'x' * 400}..."]
+    assert found.loc[0, "prompt"] == "Ask"
+
+
+def test_cases_without_further_pairs_have_no_such_text():
+    first = _cases(("conflicts", "pushed_by", "m", "q1", 1.0, "")).assign(other_ids="q1")
+    mixed = pd.concat([first, _cases(CASE)], ignore_index=True)
+    found = with_text(mixed, {"PreferencePairs": PAIRS})
+    assert found.set_index("row_key")["other_pairs"].to_dict() == {
+        "q1": "pair q1\n  prompt: Ask\n  chosen: good\n  rejected: bad",
+        "p1": "",
+    }
+    assert "other_pairs" not in with_text(_cases(CASE), {"PreferencePairs": PAIRS})
