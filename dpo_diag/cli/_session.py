@@ -292,6 +292,33 @@ def with_shifted(pairs: PairSet, options: Mapping[str, Any]) -> PairSet:
     return joined(pairs, sets, names) if sets else pairs
 
 
+def bench_pairs_from(options: Mapping[str, Any]) -> PairSet:
+    """The pairs of ``--data`` with those of every ``--prior NAME=FILE``, notes said aloud.
+
+    Raises:
+        DpoDiagError: a prior set without a name that the benchmark knows.
+    """
+    from dpo_diag.analyzers._rewardbench import PRIOR_SETS
+    from dpo_diag.pairs import read_pairs
+    from dpo_diag.pipeline.rewardbench import with_prior_sets
+
+    read = functools.partial(
+        read_pairs, limit=options["limit"], drop_invalid=options["drop_invalid"]
+    )
+    sets = {}
+    for text in options["prior"]:
+        name, _, source = text.partition("=")
+        if name not in PRIOR_SETS or not source:
+            raise DpoDiagError(
+                f"--prior {text}: expected NAME=FILE, NAME one of {', '.join(PRIOR_SETS)}."
+            )
+        sets[name] = read(source)
+    pairs = with_prior_sets(read(options["data"]), sets)
+    for note in pairs.notes:
+        say(note)
+    return pairs
+
+
 def with_explicit(
     pairs: PairSet, options: Mapping[str, Any], work: Work, engine: EngineChoice
 ) -> PairSet:
