@@ -187,6 +187,38 @@ EXPLICIT_REWARDS = TableSpec(
     ),
     "what a sequence classifier scores both answers of a pair",
 )
+PROMPT_DISTANCES = TableSpec(
+    "PromptDistances",
+    ("reference_id", "prompt_id"),
+    (
+        Column("reference_id", "string", "model_id of the reference"),
+        *ids("prompt_id"),
+        Column("encoder", "string", "what the prompts were embedded by"),
+        Column(
+            "distance",
+            "float",
+            "of the prompt's embedding from the nearest training prompts, mean of five",
+            "cosine distance",
+            nullable=True,
+        ),
+        Column("nearest_prompt_id", "string", "the nearest training prompt", nullable=True),
+        Column(
+            "seen_share",
+            "float",
+            "of the prompt's couples of neighbouring tokens, those that a training prompt has",
+            "share",
+            nullable=True,
+        ),
+        Column(
+            "prompt_surprise",
+            "float",
+            "minus the mean log-prob of the prompt's tokens after the first under the reference",
+            "nats per token",
+            nullable=True,
+        ),
+    ),
+    "how far each prompt is from those that a model was trained on",
+)
 SPECS = {
     spec.name: spec
     for spec in (
@@ -201,5 +233,6 @@ SPECS = {
         PAIR_ROWS,
         RUN_STEPS,
         PAIR_TIMELINES,
+        PROMPT_DISTANCES,
     )
 }

@@ -26,6 +26,7 @@ from dpo_diag.diagnosis_specs import (  # noqa: F401 (re-exported)
     PAIR_NORMS,
     PAIR_ROWS,
     PAIR_TIMELINES,
+    PROMPT_DISTANCES,
     REMOVAL_OUTCOMES,
     REVERSAL_PREDICTIONS,
     RUN_STEPS,
