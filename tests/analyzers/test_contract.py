@@ -38,6 +38,7 @@ def analyzer(request: pytest.FixtureRequest) -> Analyzer:
 def tables(make) -> dict[str, pd.DataFrame]:
     rng = np.random.default_rng(0)
     rewards = make.random_pairs(rng, 60, MODELS)
+    rewards["split"] = np.where(rewards["pair_id"] < "pair00040", "train", "test")
     first = rewards[rewards["model_id"] == MODELS[0]]
     costs = make.random_costs(rng, 25, MODELS)
     ids = sorted(set(costs["prompt_id"]))
@@ -48,6 +49,8 @@ def tables(make) -> dict[str, pd.DataFrame]:
             stratum=rng.choice(["benign", "harmful"], 60),
             gold_margin=rng.normal(size=60),
             annotator=rng.choice(["ann", "bob"], 60),
+            vote_share=np.resize([1.0, 0.8, np.nan, 0.2], 60),
+            n_votes=5,
             subset=np.resize([*COUNTS, *PRIOR_SETS], 60),
         ),
         "SampleCosts": costs,
@@ -55,6 +58,7 @@ def tables(make) -> dict[str, pd.DataFrame]:
         "MethodValues": method_values(rng),
         "RemovalOutcomes": removal_outcomes(rng),
         **explanations(first),
+        **beside_pairs(first),
         "WinRates": make.random_wins(rng, 25, MODELS),
         "Prompts": make.prompts(ids, intent=rng.choice(["benign", "harmful"], len(ids))),
     }
@@ -76,6 +80,41 @@ def method_values(rng: np.random.Generator) -> pd.DataFrame:
     ]
     columns = ["model_id", "arm", "seed", "statistic", "unit_id", "prompt_id", "value"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def beside_pairs(rewards: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Two answers of each model and of the reference to every prompt, and states of every pair."""
+    rng = np.random.default_rng(12)
+    place = rewards[["prompt_id", "domain", "split"]].drop_duplicates("prompt_id")
+    answers = pd.concat(
+        [
+            place.assign(model_id=model, reference_id="ref", sampled_by=sampler, sample_index=index)
+            for model in MODELS
+            for sampler in (model, "ref")
+            for index in range(2)
+        ],
+        ignore_index=True,
+    )
+    ref_logp = rng.normal(-20.0, 3.0, len(answers))
+    answers = answers.assign(
+        ref_logp=ref_logp,
+        logp=ref_logp + rng.normal(0.0, 2.0, len(answers)),
+        n_tokens=rng.integers(5, 30, len(answers)),
+        answer=rng.choice(["third", "third", "chosen", "rejected"], len(answers)),
+    )
+    kept = ["pair_id", "prompt_id", "n_tokens_chosen", "n_tokens_rejected", "truncated", "domain"]
+    states = rewards[[*kept, "split"]].assign(
+        model_id="ref",
+        state_product=rng.normal(50.0, 30.0, len(rewards)),
+        state_square=rng.uniform(20.0, 90.0, len(rewards)),
+        engine="hf",
+        dtype="float32",
+        tokenizer_hash="x",
+    )
+    return {
+        "SampleLogps": validate(answers, SPECS["SampleLogps"]),
+        "PairStates": validate(states, SPECS["PairStates"]),
+    }
 
 
 def explanations(rewards: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -201,7 +240,7 @@ def test_row_order_does_not_matter(analyzer, tables) -> None:
 def test_model_names_do_not_matter(analyzer, tables) -> None:
     names = {"alpha": "omega", "base": "kappa", "zeta": "beta"}
     renamed = {
-        name: frame.replace({"model_id": names}) if "model_id" in frame else frame
+        name: frame.replace({c: names for c in ("model_id", "sampled_by") if c in frame})
         for name, frame in tables.items()
     }
     one = comparable(run(analyzer, tables, "base").findings, names)
