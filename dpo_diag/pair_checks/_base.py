@@ -55,7 +55,7 @@ class PairData:
     @functools.cached_property
     def prompts(self) -> np.ndarray:
         """Code of each row's prompt, (n,): the clusters."""
-        return pd.factorize(self.rows["prompt_id"])[0]
+        return pd.factorize(self.rows["prompt_id"], sort=True)[0]
 
     @functools.cached_property
     def asked(self) -> tuple[np.ndarray, Words]:

@@ -28,7 +28,7 @@ from dpo_diag.stats.pair_logistic import held_out_scores
 MAX_PAIRS = 20_000  # pairs that are looked at; the whole of a smaller set
 MAX_WORDS = 256  # first words of an answer that are read
 MIN_VOTES = 10  # prompts in which a word is on one side only
-MAX_FEATURES = 20_000  # of the model, the most frequent
+MAX_FEATURES = 5_000  # of the model, the most frequent
 LEVEL = 0.05
 STRONG, COMMON = 0.9, 0.05  # a word right in 90 % of the 5 % of pairs it is in calls for a look
 SHOWN = 10

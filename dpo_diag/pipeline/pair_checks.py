@@ -28,6 +28,7 @@ from dpo_diag.reporting.document import DataEntry, ModelEntry, ReportInput, Sect
 from dpo_diag.tables import CASES, SPECS, empty, write_table
 
 FAMILY = "pair_checks"
+OPENING = 400  # characters of an answer in which a refusal is looked for
 EXAMPLES_SHOWN = 2  # of each check on the screen; the report has more
 
 
@@ -216,11 +217,11 @@ def flagged_rows(checked: CheckedPairs) -> pd.DataFrame:
 
 
 def _refusals(frame: pd.DataFrame) -> np.ndarray:
-    """Which chosen and which rejected answers decline, (2, n) bool; each text is read once."""
+    """Which chosen and which rejected answers decline, (2, n) bool, by how they open."""
     both = pd.concat([frame["chosen"], frame["rejected"]], ignore_index=True)
     codes, texts = pd.factorize(both)
     cost = registry.build("costs", "refusal", {})
-    declines = np.asarray(cost.cost([""] * len(texts), list(texts)), float) > 0.5
+    declines = np.asarray(cost.cost([""] * len(texts), [text[:OPENING] for text in texts]), float) > 0.5
     return declines[codes].reshape(2, -1)
 
 
