@@ -177,7 +177,10 @@ def _check_column(frame: pd.DataFrame, column: Column, place: str) -> None:
         )
     if _DTYPES[column.dtype](values.dtype):
         return  # the frame's own dtype proves it; only object columns are walked
-    bad = ~values.map(_CHECKS[column.dtype]).astype(bool) & values.notna()
+    is_known = _CHECKS[column.dtype]
+    if column.dtype == "int" and column.nullable:
+        is_known = _is_whole  # missing values make floats of whole numbers
+    bad = ~values.map(is_known).astype(bool) & values.notna()
     if bad.any():
         row = int(np.flatnonzero(bad.to_numpy())[0])
         raise TableError(
@@ -188,6 +191,10 @@ def _check_column(frame: pd.DataFrame, column: Column, place: str) -> None:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_)
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_int(value) or (isinstance(value, float | np.floating) and value == np.floor(value))
 
 
 # dtypes that need no look at the values

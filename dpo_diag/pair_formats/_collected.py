@@ -6,6 +6,7 @@ Start reading at ``Collected.add_pairs``.
 import datetime
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,8 @@ from dpo_diag.pair_formats._base import (
     flag_of,
 )
 from dpo_diag.pair_formats._sources import Part, split_word
+from dpo_diag.pair_formats._votes import OPTIONAL as VOTES
+from dpo_diag.pair_formats._votes import with_votes
 from dpo_diag.pair_formats.dpo_diag import DpoDiag
 from dpo_diag.pair_formats.trl import prompt_of
 from dpo_diag.tables import (
@@ -40,7 +43,7 @@ _OWN_COLUMNS = {"prompt_id", "domain", "source"}
 # Columns that say something of an answer or a label, not of the prompt.
 _OF_ANSWERS = (
     *("chosen", "rejected", "response", "margin", "annotator", "preference"),
-    *("better", "safer", "score", "pair_id"),
+    *("better", "safer", "score", "pair_id", "vote"),
 )
 _PROMPT_COLUMNS = ("prompt", "prompt_messages", "messages")
 
@@ -142,7 +145,9 @@ class Collected:
     def _drafts(self, where: str, row: Row, form: PairFormat, label: str) -> list[Draft]:
         drafts: list[Draft] = []
         try:
-            drafts = list(form.drafts(row, label))
+            drafts = [
+                replace(draft, extras=with_votes(draft.extras)) for draft in form.drafts(row, label)
+            ]
         except LeftOut as left:
             self.counts[f"n_{left.reason}"] += 1
         except InvalidRow as error:
@@ -263,8 +268,8 @@ class Collected:
             kind = NoSuchSplit if self._lacks_split else DataError
             raise kind(f"{self.source}: no {what} is left{self._why_none()}.")
         frame = pd.DataFrame.from_records(list(self._records.values()))
-        if "prompt_messages" in frame and frame["prompt_messages"].isna().all():
-            frame = frame.drop(columns="prompt_messages")
+        blank = [n for n in ("prompt_messages", *VOTES) if n in frame and frame[n].isna().all()]
+        frame = frame.drop(columns=blank)
         known = set(spec.column_names)
         for name in frame.columns:
             if name not in known:

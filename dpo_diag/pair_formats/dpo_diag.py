@@ -3,6 +3,7 @@
 from dpo_diag.conversations import rendering, turns_of
 from dpo_diag.errors import DataError
 from dpo_diag.pair_formats._base import Draft, PairFormat, Row, extras_of, text_of
+from dpo_diag.pair_formats._votes import OPTIONAL as VOTES
 
 SPLITS = ("train", "validation", "test")
 
@@ -20,7 +21,7 @@ class DpoDiag(PairFormat):
         "split",
         "source",
     )
-    optional = ("prompt_messages", "gold_margin")
+    optional = ("prompt_messages", "gold_margin", *VOTES)
 
     def drafts(self, row: Row, label: str) -> list[Draft]:
         """One pair; domain, split and source are passed on as extras."""

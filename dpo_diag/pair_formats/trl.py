@@ -23,6 +23,7 @@ from dpo_diag.pair_formats._base import (
     from_dialogues,
     text_of,
 )
+from dpo_diag.pair_formats._votes import OPTIONAL as VOTES
 
 _TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
 
@@ -31,7 +32,7 @@ class Trl(PairFormat):
     """TRL's preference format, standard or conversational, explicit or implicit prompt."""
 
     required = ("chosen", "rejected")
-    optional = ("prompt",)
+    optional = ("prompt", *VOTES)
 
     def claim(self, row: Row) -> int:
         """Two columns, three with a prompt."""

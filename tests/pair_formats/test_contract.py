@@ -88,6 +88,17 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "preference_elaboration": "because",
         }
     ],
+    "helpsteer3": [
+        {
+            "domain": "code",
+            "language": "python",
+            "context": [{"role": "user", "content": "q"}],
+            "response1": "bad",
+            "response2": "good",
+            "overall_preference": 2,
+            "individual_preference": [{"score": 1, "reasoning": "so"}],
+        }
+    ],
     "rewardbench": [
         {
             "prompt": "q",
