@@ -12,11 +12,26 @@ May import: errors, registry, tables, sandbox, numpy.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from dpo_diag.errors import DataError
+
+DECIDED, ABSTAINED, WAVERED = "decided", "abstained", "wavered"
+
+
+class Verdicts(NamedTuple):
+    """What an oracle said of N pairs.
+
+    Attributes:
+        wins: (N,) P(first is preferred), NaN where it abstains.
+        states: (N,) ``decided``, ``abstained`` (declined, or not to be read), or ``wavered``
+            (another answer in the other order).
+    """
+
+    wins: np.ndarray
+    states: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,22 @@ class Oracle:
 
     is_transitive: ClassVar[bool] = True
     blindness: ClassVar[str] = ""
+
+    @property
+    def judge_model(self) -> str:
+        """Language model that must be asked for it, a folder or hub id; empty where none is.
+
+        Such an oracle has a field ``ask``, which the caller fills: questions in, replies out.
+        """
+        return ""
+
+    def verdicts(
+        self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]
+    ) -> "Verdicts":
+        """``prefer`` with what became of each pair; for a judge that can decline or waver."""
+        wins = self.prefer(prompts, first, second)
+        states = np.where(np.isnan(wins), ABSTAINED, DECIDED).astype(object)
+        return Verdicts(wins, states)
 
     def prefer(
         self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]
