@@ -9,7 +9,8 @@ from dpo_diag.reporting.figures import file_name, has_data
 from dpo_diag.reporting.plots import draw
 from dpo_diag.reporting.saved import read_saved, render_saved
 
-REPORTS = sorted(p.parent for p in (Path(__file__).parents[1] / "reports").glob("*/report.toml"))
+ROOT = Path(__file__).parents[1] / "reports"
+REPORTS = sorted(path.parent for path in ROOT.rglob("report.toml"))
 
 
 def figures_of(report: ReportInput) -> list:
@@ -20,12 +21,12 @@ def test_there_is_a_committed_report() -> None:
     assert "sandbox" in {folder.name for folder in REPORTS}
 
 
-@pytest.mark.parametrize("folder", REPORTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", REPORTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_report_is_rendered_from_its_tables(folder: Path) -> None:
     assert render_saved(folder) == (folder / "report.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("folder", REPORTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", REPORTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_figures_are_drawn_from_the_tables(folder: Path) -> None:
     report = read_saved(folder)
     shown = figures_of(report)
@@ -34,7 +35,7 @@ def test_figures_are_drawn_from_the_tables(folder: Path) -> None:
         assert draw(entry, report) == (folder / file_name(entry)).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("folder", REPORTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", REPORTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_report_names_no_machine_path(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.suffix in {".md", ".toml", ".csv", ".json", ".svg"}:

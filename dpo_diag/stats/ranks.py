@@ -4,7 +4,13 @@ import numpy as np
 from scipy import stats
 
 from dpo_diag.stats.compare import Difference, no_difference
-from dpo_diag.stats.intervals import Interval, cluster_codes, cluster_sums, clustered_mean
+from dpo_diag.stats.intervals import (
+    Interval,
+    clopper_pearson,
+    cluster_codes,
+    cluster_sums,
+    clustered_mean,
+)
 
 
 def symmetric_auc(margins: np.ndarray, clusters: np.ndarray, *, level: float = 0.95) -> Interval:
@@ -24,7 +30,8 @@ def symmetric_auc(margins: np.ndarray, clusters: np.ndarray, *, level: float = 0
 
     Returns:
         The AUC; its interval is made on the logit scale from the clustered variance of the
-        U-statistic's projection; NaN limits at 0 and 1 or with fewer than two prompts.
+        U-statistic's projection; at 0 and 1 it is Clopper and Pearson's for the disjoint couples
+        of prompts, which are independent; NaN limits with fewer than two prompts.
     """
     margins = np.asarray(margins, float)
     kept = ~np.isnan(margins)
@@ -39,7 +46,13 @@ def symmetric_auc(margins: np.ndarray, clusters: np.ndarray, *, level: float = 0
     )
     itself = np.where(margins > 0.0, 1.0, np.where(margins == 0.0, 0.5, 0.0))
     projection = (above + 0.5 * equal - itself) / (n - 1.0)
-    return logit_interval(float(projection.mean()), 2.0 * projection, codes, level)
+    found = logit_interval(float(projection.mean()), 2.0 * projection, codes, level)
+    couples = found.n_clusters // 2
+    if 0.0 < found.estimate < 1.0 or not couples:
+        return found
+    low, high = clopper_pearson(found.estimate * couples, couples, level=level)
+    method = "Clopper-Pearson on couples of prompts"
+    return found._replace(low=float(low), high=float(high), method=method)
 
 
 def auc(

@@ -13,7 +13,7 @@ from scipy import special
 from dpo_diag.stats.compare import Difference, paired_difference
 from dpo_diag.stats.intervals import cluster_codes, cluster_sums
 
-N_DRAWS = 50_000
+N_DRAWS = 20_000
 # Each half chooses for the other, so their errors are correlated: by at most 1 / pi, reached by two
 # steps that are equally good (E[max(Z, 0)]^2 over Var[Z] / 2); less with more steps.
 WIDER = float(np.sqrt(1.0 + 1.0 / np.pi))

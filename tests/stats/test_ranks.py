@@ -40,10 +40,14 @@ def test_symmetric_auc_error_is_the_jackknifes():
     assert found.se == pytest.approx(jackknife, rel=0.03)
 
 
-def test_all_positive_margins_separate_perfectly_without_a_false_interval():
+def test_all_positive_margins_separate_perfectly_as_far_as_four_couples_can_tell():
+    """Eight prompts are four independent couples, all right: .025^(1/4) = .3976."""
     found = symmetric_auc(np.arange(1.0, 9.0), np.arange(8))
-    assert found.estimate == 1.0
-    assert np.isnan(found.low)
+    assert (found.estimate, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(0.025**0.25)
+    mirrored = symmetric_auc(-np.arange(1.0, 9.0), np.arange(8))
+    assert (mirrored.estimate, mirrored.low) == (0.0, 0.0)
+    assert mirrored.high == pytest.approx(1.0 - 0.025**0.25)
 
 
 def test_ties_only_are_a_coin():
