@@ -1,7 +1,8 @@
 """How accuracy changes with the distance from the training pairs; not a plug-in.
 
 Two distances: of the prompt's embedding from the nearest training prompts, and how surprising the
-text is to the reference. Both say nothing of the policy. Start reading at ``distance_findings``.
+text is to the reference. Neither sees the policy. Kinds of shift are never mixed: a curve is that
+of the in-distribution pairs and of one kind's. Start reading at ``distance_findings``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,10 +45,10 @@ MEASURES = (
         "surprise of both answers to the reference (nats per token)",
     ),
 )
-ORDERS = (  # series of the curve, score, name in statistics
-    ("implicit reward", "reward_accuracy", "accuracy_slope"),
-    ("reference's ranking", "ref_ranking_accuracy_per_token", "ref_ranking_slope"),
-    ("explicit reward", "explicit_reward_accuracy", "explicit_accuracy_slope"),
+ORDERS = (  # score, its slope's name
+    ("reward_accuracy", "accuracy_slope"),
+    ("ref_ranking_accuracy_per_token", "ref_ranking_slope"),
+    ("explicit_reward_accuracy", "explicit_accuracy_slope"),
 )
 CONTROLS = ("length_difference", "answer_overlap", "reference_margin")
 FIGURES = tuple(
@@ -56,63 +57,62 @@ FIGURES = tuple(
         kind="lines",
         curve=f"accuracy_by_{measure.column}",
         x_label=measure.axis,
-        y_label="share of pairs ordered right",
-        title=f"Accuracy by {measure.column.replace('_', ' ')}, bins of equally many pairs",
+        y_label="implicit-reward accuracy (share of pairs)",
+        title=f"Accuracy by {measure.column.replace('_', ' ')}: each kind of shift with the "
+        "in-distribution pairs, bins of equally many pairs",
     )
     for measure in MEASURES
 )
 
 
 def distance_findings(model_id: str, model: Scored, params: Any) -> list[dict[str, Any]]:
-    """Slope of each order's accuracy over each distance, as it is and with controls.
+    """Slope of each order's accuracy over each distance by kind of shift, and with controls.
 
     ``_within_sets`` holds the set fixed (does distance say more than which set a pair is from?);
     ``_controlled`` holds the set, the difference in length, the likeness of the answers and the
     reference's margin fixed.
     """
     found = []
-    for measure in _measured(model):
-        x = model.rows[measure.column].to_numpy(float)
-        for name, held in _controls(model.rows).items():
-            for _, score, statistic in _orders(model):
-                slope = clustered_slope(
-                    x,
-                    model.rows[score].to_numpy(float),
-                    model.clusters,
-                    controls=held,
-                    level=params.ci_level,
-                )
-                full = f"{statistic}_{measure.column}{name}"
-                unit = f"share of pairs per {measure.unit}"
-                better = "neither" if statistic.startswith("ref") else "higher"
-                reasons = ("" if slope.n else "distance does not vary", ties_flag(model.rows))
-                spec = Statistic(full, unit, better, is_share=False)
-                found.append(row_of(spec, model_id, "all", slope, params, reasons))
+    for label, part in _parts(model):
+        for measure in _measured(part):
+            for suffix, held in _controls(part.rows).items():
+                for score, name in ORDERS:
+                    if part.rows[score].isna().all():
+                        continue
+                    slope = clustered_slope(
+                        part.rows[measure.column].to_numpy(float),
+                        part.rows[score].to_numpy(float),
+                        part.clusters,
+                        controls=held,
+                        level=params.ci_level,
+                    )
+                    better = "neither" if name.startswith("ref") else "higher"
+                    unit = f"share of pairs per {measure.unit}"
+                    full = f"{name}_{measure.column}{suffix}"
+                    reasons = ("" if slope.n else "distance does not vary", ties_flag(part.rows))
+                    spec = Statistic(full, unit, better, is_share=False)
+                    found.append(row_of(spec, model_id, label, slope, params, reasons))
     return found
 
 
 def distance_points(model_id: str, model: Scored, params: Any) -> list[dict[str, Any]]:
     """Accuracy with its interval over bins of equally many pairs, by mean distance of the bin."""
     points = []
-    for measure in _measured(model):
-        x = model.rows[measure.column].to_numpy(float)
-        bins = _bins(x, params.n_bins)
-        for series, score, _ in _orders(model):
-            y = model.rows[score].to_numpy(float)
+    accuracy = Statistic("reward_accuracy", "share of pairs", "higher")
+    for label, part in _parts(model):
+        for measure in _measured(part):
+            x = part.rows[measure.column].to_numpy(float)
+            y = part.rows[accuracy.name].to_numpy(float)
+            bins = _bins(x, params.n_bins)
             for b in range(int(bins.max()) + 1):
                 member = bins == b
-                own = _rows.interval_of(
-                    Statistic(score, "share", "higher"),
-                    y[member],
-                    model.clusters[member],
-                    params.ci_level,
-                )
+                own = _rows.interval_of(accuracy, y[member], part.clusters[member], params.ci_level)
                 points.append(
                     {
                         "analyzer": NAME,
                         "curve": f"accuracy_by_{measure.column}",
                         "model_id": model_id,
-                        "series": series,
+                        "series": label.partition("=")[2],
                         "x": float(x[member].mean()),
                         "y": own.estimate,
                         "y_low": own.low,
@@ -138,12 +138,18 @@ def distance_notes(scored: Mapping[str, Scored]) -> list[str]:
     ]
 
 
+def _parts(model: Scored) -> Iterator[tuple[str, Scored]]:
+    """The in-distribution rows together with those of each kind of shift."""
+    domain = model.rows["domain"].to_numpy()
+    for kind, members in model.kinds.items():
+        mask = model.inside | np.isin(domain, members)
+        rows = model.rows[mask].reset_index(drop=True)
+        part = model._replace(rows=rows, inside=model.inside[mask], clusters=model.clusters[mask])
+        yield f"kind={kind}", part
+
+
 def _measured(model: Scored) -> Iterator[Measure]:
     return (m for m in MEASURES if model.rows[m.column].notna().sum() >= 2 * LEAST_PER_BIN)
-
-
-def _orders(model: Scored) -> list[tuple[str, str, str]]:
-    return [order for order in ORDERS if model.rows[order[1]].notna().any()]
 
 
 def _controls(rows: pd.DataFrame) -> dict[str, np.ndarray | None]:

@@ -16,7 +16,7 @@ Each kind's drop is tested against 0 and set against the drops of the reference'
 explicit reward on the same pairs: harder pairs are not a worse reward.
 
 **Distance.** Accuracy over the distance from the training prompts (table PromptDistances) and over
-how surprising the text is to the reference, as curves and as slopes with controls.
+how surprising the text is to the reference, by kind of shift, as curves and slopes with controls.
 
 **Beside them**, for every set and kind: accuracies of the reward, of the policy's and the
 reference's ranking and of an explicit reward; AUC (``reward_auc``); calibration of
@@ -193,14 +193,14 @@ def _findings(
     }
     tested = _shift_verdicts.against_zero(scored, contrasts, params)
     known = {_key(row) for row in tested}
-    rows: list[dict[str, Any]] = []
+    rows = list(tested)  # first: what a report shows first
     for model_id, model in scored.items():
         rows += _shift_sets.set_findings(model_id, model, params)
         drops = _shift_drops.drop_findings(model_id, model, contrasts[model_id], params)
         rows += [row for row in drops if _key(row) not in known]
         if model.is_final:
             rows += _shift_distance.distance_findings(model_id, model, params)
-    rows += tested + _shift_verdicts.against_other_orders(scored, contrasts, params)
+    rows += _shift_verdicts.against_other_orders(scored, contrasts, params)
     compared, notes = _shift_verdicts.against_baseline(scored, contrasts, params)
     said = _shift_verdicts.sentences(tested, scored)
     unmatched = dict.fromkeys(note for own in contrasts.values() for note in own.notes)

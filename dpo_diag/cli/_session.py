@@ -275,23 +275,6 @@ def named_position(options: Mapping[str, Any]) -> int:
     return names.index(given.rstrip("/"))
 
 
-def with_shifted(pairs: PairSet, options: Mapping[str, Any]) -> PairSet:
-    """The pairs with those of every ``--shifted [NAME=]FILE`` under its own domain."""
-    from dpo_diag.pairs import read_pairs
-    from dpo_diag.pipeline.compare import joined
-
-    sets, names = [], []
-    for text in options.get("shifted", ()):
-        name, equals, source = text.partition("=")
-        if not equals or Path(text).exists():
-            name, source = Path(text).stem, text
-        sets.append(read_pairs(source, label=options.get("label", "better")))
-        names.append(name)
-        for note in sets[-1].notes:
-            say(note)
-    return joined(pairs, sets, names) if sets else pairs
-
-
 def bench_pairs_from(options: Mapping[str, Any]) -> PairSet:
     """The pairs of ``--data`` with those of every ``--prior NAME=FILE``, notes said aloud.
 

@@ -4,14 +4,14 @@ from typing import Any
 
 import click
 
-from dpo_diag.cli import _report, _session
+from dpo_diag.cli import _report, _session, _shifted
 from dpo_diag.cli import options as shared
 
 
 @click.command("compare")
 @shared.checkpoints
 @click.option("--baseline", help="Checkpoint to compare with, as given; default: the first.")
-@click.option("--shifted", multiple=True, help="Shifted pairs, as FILE or NAME=FILE; repeat.")
+@_shifted.shifted_options
 @click.option(
     "--claims",
     type=click.Path(exists=True, dir_okay=False),
@@ -29,21 +29,25 @@ def command(**options: Any) -> None:
     difference that this data could have shown. Without --cost the safety part is left out.
     """
     from dpo_diag.pipeline.analyze import analyze
-    from dpo_diag.pipeline.compare import HEADLINE, Request, gather
+    from dpo_diag.pipeline.compare import Request, gather, shown_headline
 
     work, engine = _session.work_from(options), _session.engine_from(options)
     plan = _session.plan_from(options) if options["costs"] else None
     checkpoints = _session.checkpoints_from(options)
-    pairs = _session.with_shifted(_session.pairs_from(options, checkpoints), options)
+    pairs = _session.pairs_from(options, checkpoints)
+    if options["shifted"]:
+        training = _shifted.training_from(options, pairs, checkpoints)
+        pairs = _shifted.with_shifted(pairs, options, training)
     prompts = _session.prompts_from(options, checkpoints) if plan else None
     baseline = _session.named_position(options)
     parameters = _session.compare_parameters(options, plan, checkpoints)
     evidence = gather(checkpoints, Request(pairs, prompts, plan, baseline, engine), work)
     names = ["reversals", *(["ood"] if pairs.frame["domain"].nunique() > 1 else [])]
     names += list(parameters)
+    parameters = {**parameters, "ood": _shifted.parameters_from(options)}
     analysis = analyze(
         names, evidence, parameters, slices=_session.slices_from(options), seed=options["seed"]
     )
-    shown = [h for h in HEADLINE if h.analyzer in names]
     claims = _session.decided_claims(analysis, parameters)
+    shown = shown_headline(analysis)
     _report.finish(options, "Checkpoints compared", evidence, analysis, shown, claims)

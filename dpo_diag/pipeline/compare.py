@@ -7,25 +7,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pandas as pd
-
 from dpo_diag import registry
 from dpo_diag.checkpoints import Checkpoint, require_reference
 from dpo_diag.errors import DataError
-from dpo_diag.pairs import PairSet, PromptSet, frame_hash
-from dpo_diag.pipeline.analyze import IN_DOMAIN, Evidence
+from dpo_diag.pairs import PairSet, PromptSet
+from dpo_diag.pipeline.analyze import Analysis, Evidence
 from dpo_diag.pipeline.rewards import build_variant, reward_rows
 from dpo_diag.pipeline.sample import SafetyPlan, safety_rows
+from dpo_diag.pipeline.shifted import KINDS
 from dpo_diag.pipeline.work import EngineChoice, Work
 from dpo_diag.reporting.summary import Headline
+from dpo_diag.tables import FINDINGS
 
+DROP, MATCHED_DROP = "ood_accuracy_drop", "ood_accuracy_drop_matched"
+KIND_DROPS = tuple(
+    Headline("ood", MATCHED_DROP, f"kind={kind}", f"accuracy drop, {kind.replace('_', ' ')} shift")
+    for kind in (*KINDS, "unspecified")
+)
 # what the comparison shows: analyzer, statistic, slice, column head
 HEADLINE = (
     Headline("reversals", "reward_accuracy"),
     Headline("reversals", "ranking_accuracy_per_token"),
     Headline("reversals", "broken_rate"),
     Headline("reversals", "displacement_rate"),
-    Headline("ood", "ood_accuracy_drop"),
+    # one column for each kind of shift that there is: a mean over kinds is no headline
+    *KIND_DROPS,
     Headline("safety", "mean_cost"),
     Headline("safety", "cost_cvar"),
     Headline("safety", "cost_max_confirmed"),
@@ -87,47 +93,24 @@ def gather(checkpoints: Sequence[Checkpoint], request: Request, work: Work) -> E
     )
 
 
-def joined(pairs: PairSet, shifted: Sequence[PairSet], domains: Sequence[str]) -> PairSet:
-    """In-distribution and shifted pairs as one set, each shifted set under its own domain.
+def shown_headline(analysis: Analysis) -> tuple[Headline, ...]:
+    """The headline columns of the analyzers that ran, of the kinds of shift that there are.
 
-    Args:
-        pairs: the in-distribution pairs; where none is called so, all are, and what their source
-            calls them stays as ``original_domain``.
-        shifted: further sets; one whose pairs carry domains of their own keeps them.
-        domains: name for each shifted set that carries none.
-
-    Raises:
-        DataError: a pair is in two sets, so that the comparison would not be of different data; or
-            a shifted set is called ``in_domain``.
+    Where no drop could be matched, the drop as it comes stands in its place and says so.
     """
-    frames, where = [_in_domain(pairs.frame)], dict.fromkeys(pairs.frame["pair_id"], pairs.source)
-    for extra, name in zip(shifted, domains, strict=True):
-        if name == IN_DOMAIN:
-            raise DataError(f"{extra.source}: a shifted set cannot be called {IN_DOMAIN}.")
-        own = set(extra.frame["domain"]) - {IN_DOMAIN}
-        frame = extra.frame if own else extra.frame.assign(domain=name)
-        overlap = [pair_id for pair_id in frame["pair_id"] if pair_id in where]
-        if overlap:
-            raise DataError(
-                f"{extra.source}: {len(overlap)} of its pairs are also in {where[min(overlap)]}, "
-                f"first {min(overlap)}; a shifted set must be other data."
-            )
-        where |= dict.fromkeys(frame["pair_id"], extra.source)
-        frames.append(frame)
-    frame = pd.concat(frames, ignore_index=True)
-    return replace(
-        pairs,
-        frame=frame,
-        content_hash=frame_hash(frame, "pair_id"),
-        source=", ".join([pairs.source, *(extra.source for extra in shifted)]),
-        notes=(*pairs.notes, *(note for extra in shifted for note in extra.notes)),
-    )
-
-
-def _in_domain(frame: pd.DataFrame) -> pd.DataFrame:
-    if (frame["domain"] == IN_DOMAIN).any():
-        return frame
-    return frame.assign(domain=IN_DOMAIN, original_domain=frame["domain"])
+    findings = analysis.table(FINDINGS)
+    findings = findings[findings["estimate"].notna()]
+    rows = set(zip(findings["analyzer"], findings["statistic"], findings["slice"], strict=True))
+    shown = []
+    for headline in HEADLINE:
+        if headline.analyzer not in analysis.results:
+            continue
+        if headline not in KIND_DROPS or ("ood", MATCHED_DROP, headline.slice) in rows:
+            shown.append(headline)
+        elif ("ood", DROP, headline.slice) in rows:
+            label = f"{headline.label}, unmatched"
+            shown.append(replace(headline, statistic=DROP, label=label))
+    return tuple(shown)
 
 
 def _with_shared_references(checkpoints: Sequence[Checkpoint], work: Work) -> list[Checkpoint]:
