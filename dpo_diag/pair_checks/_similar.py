@@ -56,8 +56,10 @@ def nearest(
 def _shingles(ids: np.ndarray) -> np.ndarray:
     """Numbers of the different three-word runs of a text, all of it for a shorter one."""
     wide = ids.astype(np.uint64)
+    if not len(wide):
+        return wide
     size = min(SHINGLE, len(wide))
-    mixed = np.zeros(max(len(wide) - size + 1, 0), np.uint64)
+    mixed = np.zeros(len(wide) - size + 1, np.uint64)
     for offset in range(size):
         part = wide[offset : offset + len(mixed)]
         # a multiplicative mix that wraps round: order matters, collisions are one in 2^31

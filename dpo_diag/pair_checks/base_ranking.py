@@ -106,7 +106,8 @@ def needed_loss(wrong_by: np.ndarray, *, beta: float) -> np.ndarray:
         wrong_by: (n,) c in nats, above 0 where the base is wrong.
         beta: of the run.
     """
-    return np.logaddexp(0.0, -beta * wrong_by)
+    with np.errstate(invalid="ignore"):  # a pair that was not scored stays missing
+        return np.logaddexp(0.0, -beta * wrong_by)
 
 
 def _right(wrong_by: np.ndarray) -> np.ndarray:

@@ -122,7 +122,9 @@ def test_order_of_the_rows_does_not_matter(check: Check, mixed: PairData) -> Non
     first, second = check.run(mixed, rng()), check.run(turned, rng())
     for one, other in zip(first.measures, second.measures, strict=True):
         assert (one.statistic, one.part) == (other.statistic, other.part)
-        assert one.interval.estimate == pytest.approx(other.interval.estimate, rel=1e-9, nan_ok=True)
+        assert one.interval.estimate == pytest.approx(
+            other.interval.estimate, rel=1e-9, nan_ok=True
+        )
     assert first.concern == second.concern
 
 

@@ -11,7 +11,9 @@ RNG = np.random.default_rng(0)
 
 def test_longer_shorter_and_tied_by_hand(made) -> None:
     """Words, marks counted: "a b ." is 3, "a" is 1; a Chinese character is a word."""
-    data = made([("p", "a b .", "a"), ("p", "a", "a b"), ("p", "a b", "c d"), ("p", "你好吗", "hi")])
+    data = made(
+        [("p", "a b .", "a"), ("p", "a", "a b"), ("p", "a b", "c d"), ("p", "你好吗", "hi")]
+    )
     assert lengths(data).tolist() == [[3, 1, 2, 3], [1, 2, 2, 1]]
     assert longer_chosen(data).tolist() == [1.0, 0.0, 0.5, 1.0]
 

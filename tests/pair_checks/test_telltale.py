@@ -57,7 +57,7 @@ def test_a_planted_word_is_first_and_says_its_side(coins, made, rate, side) -> N
 
 
 def test_the_words_model_finds_as_much_as_is_there(coins, made, values) -> None:
-    """zzz is in half of the pairs and right in 97 % of them; the others are coins."""
+    """Half of the pairs have zzz, which is right in 97 % of them; the others are coins."""
     found = CHECK().run(planted(coins, made, 0.97), np.random.default_rng(0))
     assert abs(values(found)["word_model_accuracy"] - (0.485 + 0.25)) < 0.08
 
