@@ -154,6 +154,37 @@ PAIR_TIMELINES = TableSpec(
     ),
     "when each pair's order turned, over the steps of a run",
 )
+JUDGED_PAIRS = TableSpec(
+    "JudgedPairs",
+    ("sampled_by", "prompt_id", "sample_index"),
+    (
+        Column("sampled_by", "string", "model_id of the model that both answers were drawn from"),
+        *ids("prompt_id"),
+        Column("sample_index", "int", "of the first answer; the second is the next one"),
+        Column("judge", "string", "who was asked, several joined by a plus"),
+        Column("first", "string", "decoded answer, untrusted text"),
+        Column("second", "string", "decoded answer, untrusted text"),
+        Column(
+            "state",
+            "string",
+            "`decided`, `tied`, `abstained`, `wavered` (other in the other order), `identical`, "
+            "`empty` (an answer is)",
+        ),
+        Column("n_votes", "int", "judges that gave a verdict"),
+        Column("win_first", "float", "mean vote for the first", "share", nullable=True),
+        Column(
+            "order_agreement",
+            "float",
+            "share of readable judges with one verdict in both orders",
+            "share",
+            nullable=True,
+        ),
+        Column("pair_id", "string", "of the pair that was made of it, empty where none"),
+        DOMAIN,
+        SPLIT,
+    ),
+    "pairs of sampled answers and what became of them before a judge",
+)
 PAIR_NORMS = TableSpec(
     "PairNorms",
     ("model_id", "pair_id"),
@@ -228,6 +259,7 @@ SPECS = {
         PAIR_CONFLICTS,
         EXPRESSIBLE,
         EXPLICIT_REWARDS,
+        JUDGED_PAIRS,
         PAIR_NORMS,
         REMOVAL_OUTCOMES,
         PAIR_ROWS,

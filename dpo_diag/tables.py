@@ -22,6 +22,7 @@ from dpo_diag.content import canonical_json, content_hash, content_id, write_tex
 from dpo_diag.diagnosis_specs import (  # noqa: F401 (re-exported)
     EXPLICIT_REWARDS,
     EXPRESSIBLE,
+    JUDGED_PAIRS,
     PAIR_CONFLICTS,
     PAIR_NORMS,
     PAIR_ROWS,
