@@ -33,7 +33,7 @@ def seed_rows(
     *,
     predictors: Sequence[str],
     baselines: Sequence[str],
-    parts: Mapping[str, frozenset[str]],
+    parts: Mapping[str, pd.Index],
     params: Any,
 ) -> tuple[list[dict[str, Any]], list[_compare.Comparison]]:
     """The same, as a mean over training seeds with both prompts and seeds in the error.
@@ -53,7 +53,8 @@ def seed_rows(
     family: list[_compare.Comparison] = []
     turned = models[0].turned
     for label, members in parts.items():
-        areas = {name: mean_area(models, [name], members, params.ci_level) for name in predictors}
+        masks = [model.pairs.index.isin(members) for model in models]
+        areas = {name: mean_area(models, [name], masks, params.ci_level) for name in predictors}
         for name, area in areas.items():
             if area.n:
                 flag = TURNED if name in turned else ""
@@ -64,7 +65,7 @@ def seed_rows(
         best = best_of({name: areas[name].estimate for name in baselines if name in areas})
         for name in predictors:
             if best and name not in baselines and areas[name].n:
-                gain = mean_area(models, [name, best], members, params.ci_level)
+                gain = mean_area(models, [name, best], masks, params.ci_level)
                 low, high = np.clip([gain.low, gain.high], -1.0, 1.0)
                 gain = gain._replace(low=float(low), high=float(high))
                 words = {"label": label, "difference": gain, "params": params}
@@ -73,7 +74,7 @@ def seed_rows(
 
 
 def mean_area(
-    models: Sequence[Scored], names: Sequence[str], members: frozenset[str], level: float
+    models: Sequence[Scored], names: Sequence[str], masks: Sequence[np.ndarray], level: float
 ) -> Difference:
     """The AUC of a score, or of one less that of another, as a mean over seeds.
 
@@ -84,14 +85,16 @@ def mean_area(
     Args:
         models: the seeds.
         names: the score, and the one to take away if any.
-        members: pair_ids to look at.
+        masks: for each seed, (n,) pairs to look at.
         level: nominal coverage, in (0, 1).
 
     Returns:
         NaN with n = 0 where a seed has no AUC.
     """
-    usable = [usable_rows(model, names, model.pairs.index.isin(members)) for model in models]
-    indexes = [model.pairs.index[mask] for model, mask in zip(models, usable, strict=True)]
+    indexes = [
+        model.pairs.index[usable_rows(model, names, mask)]
+        for model, mask in zip(models, masks, strict=True)
+    ]
     if not all(map(len, indexes)):
         return no_difference("a seed has no pair with these scores")
     shared = indexes[0]

@@ -249,9 +249,7 @@ def _over_seeds(
     turned = turn_baselines(models, BASELINES)
     pairs = pd.concat([model.pairs for model in models])
     pairs = pairs[~pairs.index.duplicated()]
-    parts = {
-        part.label: frozenset(pairs.index[part.mask]) for part in slices(pairs, params.gold_gap)
-    }
+    parts = {part.label: pairs.index[part.mask] for part in slices(pairs, params.gold_gap)}
     return seed_rows(
         NAME,
         group,

@@ -7,9 +7,11 @@ Signatures::
     same_pair(eval_ids, train_ids) -> (n_eval,) positions, as ``excluded``
     same_prompt(eval_ids, train_ids) -> (n_eval,) groups of positions, as ``excluded``
 
-``conflict_scores`` is minus the sum of cosines; ``negative_products``, minus the sum of the
-negative inner products, is a weak baseline (long gradients decide it: in the sandbox it told
-reversed pairs with an AUC near .6 where the cosines reached .85) and is kept for comparison only.
+``conflict_scores`` is minus the sum of cosines. ``negative_products``, minus the sum of the
+*negative* inner products alone, is a weak baseline kept for comparison only: support counts as much
+as conflict. In a sandbox world (five seeds, 3,142 pairs, 29 % reversed, preconditioned gradients)
+it told reversed pairs with an AUC of .56, the cosines with .88; the sum of all products, which is
+the first step of ``linearised_dpo``, had .90.
 
 What is left out. A pair's product with itself says nothing of the others; left in, it would also
 shift all training pairs against all held-out ones. It is therefore excluded (``same_pair``). Other
