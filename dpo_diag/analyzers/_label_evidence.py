@@ -43,7 +43,8 @@ def evidence_of(model: pd.DataFrame, frame: pd.DataFrame, texts: pd.DataFrame | 
     ``twins`` (pairs of the same prompt with the two answers swapped); ``models_reversing`` and
     ``steps_reversing`` (share of the models, and of the run's steps, that put the pair the other
     way round than its label; ties one half); ``mean_margin`` (over the models); ``label_right``
-    (RE-PO's posterior at the fitted scale); ``holder_weight`` and ``is_outlier`` (at that scale).
+    (RE-PO's posterior from it, at the fitted scale); ``holder_weight`` and ``is_outlier``
+    (likewise). Averaging over seeds takes out what chance did to one of them.
 
     Args:
         model: rows of ImplicitRewards of one final model, with the pairs' columns.
@@ -60,8 +61,9 @@ def evidence_of(model: pd.DataFrame, frame: pd.DataFrame, texts: pd.DataFrame | 
         else np.full(len(model), "")
     )
     codes, names = pd.factorize(annotator, sort=True)
-    scale = label_noise.fitted_scale(margin, codes)
-    scaled = margin * (scale if np.isfinite(scale) else np.nan)
+    mean = np.sort(seeds, axis=1).mean(axis=1)  # sorted: no matter in what order models come
+    scale = label_noise.fitted_scale(mean, codes)
+    scaled = mean * (scale if np.isfinite(scale) else np.nan)
     known = np.isfinite(scaled).all() and len(scaled) > 0
     right, eta = label_noise.posterior(scaled, codes) if known else (np.nan, [])
     table = pd.DataFrame(
@@ -72,7 +74,7 @@ def evidence_of(model: pd.DataFrame, frame: pd.DataFrame, texts: pd.DataFrame | 
             "twins": _twins(asked, texts),
             "models_reversing": (seeds < 0).mean(axis=1) + 0.5 * (seeds == 0).mean(axis=1),
             "steps_reversing": np.nan,
-            "mean_margin": np.sort(seeds, axis=1).mean(axis=1),  # no matter in what order
+            "mean_margin": mean,
             "label_right": right,
             "holder_weight": label_noise.holder_weight(scaled),
             "is_outlier": label_noise.outliers(scaled) if known else False,

@@ -92,8 +92,8 @@ class Parameters:
         mass_floor: probability that chosen answers must lose, and others gain, for the exact
             masses to speak; a twentieth, ours.
         support_margin: nats per token by which the policy's answers may be less likely to the
-            reference than the chosen ones; ours: on the sandbox a sound run is .2 above the chosen
-            answers and one trained into gibberish 2.8 below.
+            reference than the chosen ones; ours: on the sandbox a sound run is .04 above the chosen
+            answers and one trained into gibberish 2.97 below.
         displaced_share: share of prompts, those of the largest fall, on which judges decide.
         tolerance: rise of a cost that counts as none, in standard deviations of the reference's
             costs; a tenth, half of what is called a small effect (Cohen 1988).
@@ -125,7 +125,7 @@ class Displacement(Analyzer):
     misleads: ClassVar[str] = (
         "The size of the fall tells nothing by itself. Without sampled answers a harmless fall "
         "cannot be told; without a judge of them (--cost) a turn to fluent answers of opposite "
-        "meaning is invisible."
+        "meaning is invisible; and what a judge calls worse may be what the chosen answers taught."
     )
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"ImplicitRewards": _pairs.PAIR_COLUMNS}
     Parameters: ClassVar[type] = Parameters
@@ -236,7 +236,9 @@ def alarm_of(found: list[dict[str, Any]], measured: Measured, params: Parameters
     if measured.gap.n:
         lines.append(_alarm.support_line(bounds_of(measured.gap), params.support_margin))
     lines += [
-        _alarm.judge_line(judged.cost, bounds_of(judged.displaced), judged.tolerance)
+        _alarm.judge_line(
+            judged.cost, bounds_of(judged.displaced), bounds_of(judged.overall), judged.tolerance
+        )
         for judged in measured.judged
     ]
     return _alarm.level_of(lines)

@@ -76,7 +76,8 @@ class Parameters:
     Attributes:
         baseline_id: not used; nothing is compared between models here.
         ci_level: nominal coverage, in (0, 1).
-        label_below: posterior of a label below which it counts as evidence against it.
+        label_below: posterior of a label below which it counts as evidence against it; above one
+            half because margins of training pairs have seen the label (chosen on the sandbox).
         min_votes: votes that it takes for votes to speak for a label.
         clear_votes: share of them for the label that it takes.
         min_models: models, or steps, that it takes for their agreement to speak.
@@ -86,7 +87,7 @@ class Parameters:
 
     baseline_id: str = ""
     ci_level: float = 0.95
-    label_below: float = 0.5
+    label_below: float = 0.75
     min_votes: int = 3
     clear_votes: float = 2.0 / 3.0
     min_models: int = 3
