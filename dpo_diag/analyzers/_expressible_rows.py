@@ -19,7 +19,7 @@ STATISTICS = (
     Statistic("held_out_sign_errors", "share of pairs that were not fitted", "lower"),
 )
 EXACT = "computed from these pairs, to first order: no interval"
-OWN_LENGTH = "the run's own length"
+OWN_LENGTH = "run's own"  # first in the name: a legend cuts long ones
 _MOVED = Statistic("moved_norm", "length of the parameter change", "neither", is_share=False)
 
 
@@ -147,7 +147,7 @@ def _over_norm(
         for x, y, n in zip(part["norm"], part["residual_share"], part["n"], strict=True)
     ]
     if "residual_share" in reading.values:
-        own, line = reading.values["residual_share"], (analyzer, model_id, f"{name}, {OWN_LENGTH}")
+        own, line = reading.values["residual_share"], (analyzer, model_id, f"{OWN_LENGTH}, {name}")
         points.append(_point("residual_over_norm", line, reading.norm, own, n=reading.n))
     return points
 

@@ -81,7 +81,7 @@ FIGURES = (
         name="reversal_aucs",
         kind="intervals",
         curve="|".join(f"auc:{name}@*" for name in (*MAIN, *BASELINES)),
-        x_label="AUC for being reversed after training",
+        x_label="AUC",
         y_label="pairs",
         title="How well scores made before training tell the pairs reversed after it",
     ),
@@ -90,7 +90,7 @@ FIGURES = (
         kind="lines",
         curve="residual_over_norm",
         x_label="length of the parameter change",
-        y_label="share of the squared target margins left over",
+        y_label="residual share",
         title="What a parameter change of some length cannot express",
     ),
     Figure(
@@ -98,7 +98,7 @@ FIGURES = (
         kind="lines",
         curve="residual_over_dimension",
         x_label="dimensions of the space",
-        y_label="share of the squared target margins left over",
+        y_label="residual share",
         title="What a space of some dimension cannot express at the run's own length",
     ),
 )

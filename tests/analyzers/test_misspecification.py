@@ -174,7 +174,7 @@ def test_all_parameters_stand_first_and_spaces_beside(make, own) -> None:
         ("random", 256.0, 0.5),
     ]
     lengths = result.curves[result.curves["curve"] == "residual_over_norm"]
-    marks = lengths[lengths["series"].str.endswith("the run's own length")]
+    marks = lengths[lengths["series"].str.startswith("run's own, ")]
     assert set(marks["x"]) == {1.0} and len(marks) == 3
 
 
