@@ -126,7 +126,6 @@ def _findings(
                 params=params,
                 slice=label,
                 estimate=value,
-                ci_level=params.ci_level,
                 method=EXACT if is_known else "",
                 n=reading.n if is_known else 0,
                 n_clusters=reading.n_prompts if is_known else 0,

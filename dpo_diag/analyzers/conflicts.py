@@ -240,7 +240,6 @@ def _overall(
                 model_id,
                 params=params,
                 estimate=float(blamed["share"].head(k).sum()) if known else np.nan,
-                ci_level=params.ci_level,
                 method=_PICKED if known else "",
                 n=len(covered) if known else 0,
                 n_clusters=covered["prompt_id"].nunique() if known else 0,
