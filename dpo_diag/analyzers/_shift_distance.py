@@ -58,8 +58,8 @@ FIGURES = tuple(
         curve=f"accuracy_by_{measure.column}",
         x_label=measure.axis,
         y_label="implicit-reward accuracy (share of pairs)",
-        title=f"Accuracy by {measure.column.replace('_', ' ')}: each kind of shift with the "
-        "in-distribution pairs, bins of equally many pairs",
+        title=f"Accuracy by {measure.column.replace('_', ' ')} and kind of shift, with the "
+        "in-distribution pairs",
     )
     for measure in MEASURES
 )

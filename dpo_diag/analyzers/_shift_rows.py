@@ -69,6 +69,8 @@ def gathered(tables: Tables, match: Sequence[str]) -> pd.DataFrame:
     if distances is None or not len(distances):
         return frame
     key = ["reference_id", "prompt_id"]
+    if distances["reference_id"].nunique() == 1:  # serves models without a reference as well
+        key = ["prompt_id"]
     kept = distances[[*key, *_DISTANCE_COLUMNS]].drop_duplicates(key)
     return frame.merge(kept, on=key, how="left")
 

@@ -3,7 +3,7 @@
 Each is one family of tests, Holm-adjusted. Not a plug-in. Start reading at ``against_zero``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,30 +126,49 @@ def against_baseline(
     return _compare.judge(family, params.ci_level), []
 
 
-def sentences(rows: list[dict[str, Any]], models: Mapping[str, Scored]) -> list[str]:
+def sentences(rows: Sequence[Mapping[str, Any]], models: Mapping[str, Scored]) -> list[str]:
     """What the verdicts against 0 say, one line for each final model: which kind hurts.
 
-    The matched drop decides; the raw one where nothing could be matched.
+    A worse kind has beside it the drop at equal differences in length and the reference's own. The
+    matched drop decides; the raw one where nothing could be matched.
+
+    Args:
+        rows: the analyzer's Findings.
+        models: by model_id.
     """
+    own = {
+        (row["model_id"], row["slice"], row["statistic"]): row
+        for row in rows
+        if not row["baseline_id"]
+    }
     lines = []
     for model_id, model in models.items():
-        own = {(r["slice"], r["statistic"]): r for r in rows if r["model_id"] == model_id}
         said: dict[str, list[str]] = {}
-        for kind in model.kinds:
-            row = next(
-                (
-                    own[key]
-                    for name in reversed(HEADLINE_DROPS)
-                    if (key := (f"kind={kind}", name)) in own and own[key]["verdict"]
-                ),
-                None,
-            )
+        for label in (f"kind={kind}" for kind in model.kinds):
+            found = [own.get((model_id, label, name)) for name in reversed(HEADLINE_DROPS)]
+            row = next((r for r in found if r is not None and r["verdict"]), None)
             if row is not None:
-                said.setdefault(row["verdict"], []).append(f"{kind} ({_shown(row)})")
+                beside = _beside(own, model_id, label) if row["verdict"] == "worse" else ""
+                shown = f"{label.partition('=')[2]} ({_shown(row)}{beside})"
+                said.setdefault(row["verdict"], []).append(shown)
         if said:
             parts = [f"{_WORDS[v]}: {', '.join(said[v])}" for v in _WORDS if v in said]
             lines.append(f"{model_id}, drop of the implicit reward's accuracy. {'. '.join(parts)}.")
     return lines
+
+
+def _beside(own: Mapping[tuple[str, str, str], Any], model_id: str, label: str) -> str:
+    """The drop with length held fixed, and that of the reference's ranking, in words."""
+    words = {
+        named(DROP, "same_length"): "with the difference in length held fixed",
+        named("ref_ranking_drop", MATCHED): "of the reference's own ranking",
+    }
+    parts = [
+        f"; {100.0 * row['estimate']:+.1f} {text}"
+        for name, text in words.items()
+        if (row := own.get((model_id, label, name))) is not None and row["n"]
+    ]
+    return "".join(parts)
 
 
 _WORDS = {

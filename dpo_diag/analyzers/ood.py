@@ -202,7 +202,7 @@ def _findings(
             rows += _shift_distance.distance_findings(model_id, model, params)
     rows += _shift_verdicts.against_other_orders(scored, contrasts, params)
     compared, notes = _shift_verdicts.against_baseline(scored, contrasts, params)
-    said = _shift_verdicts.sentences(tested, scored)
+    said = _shift_verdicts.sentences(rows, scored)
     unmatched = dict.fromkeys(note for own in contrasts.values() for note in own.notes)
     return rows + compared, [*said, *notes, *unmatched, *_shift_distance.distance_notes(scored)]
 

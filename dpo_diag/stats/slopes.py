@@ -51,7 +51,8 @@ def clustered_slope(
     own, outcome = free[:, 0], free[:, 1]
     spread = float(own @ own)
     whole = table[:, 0] - table[:, 0].mean()
-    if spread <= _NO_SPREAD * max(float(whole @ whole), 1e-300):
+    is_constant = np.ptp(table[:, 0]) <= 1e-12 * np.abs(table[:, 0]).max()
+    if is_constant or spread <= _NO_SPREAD * float(whole @ whole):
         return nothing
     slope = float(own @ outcome) / spread
     totals = cluster_sums(own * (outcome - slope * own), codes)

@@ -52,6 +52,9 @@ def tables(make) -> dict[str, pd.DataFrame]:
             vote_share=np.resize([1.0, 0.8, np.nan, 0.2], 60),
             n_votes=5,
             subset=np.resize([*COUNTS, *PRIOR_SETS], 60),
+            judge="cost",
+            is_first_chosen=np.resize([True, True, False], 60),
+            gold_label=np.resize(["chosen", "", "rejected", "chosen"], 60),
         ),
         "SampleCosts": costs,
         "Samples": make.samples(costs),
@@ -62,6 +65,23 @@ def tables(make) -> dict[str, pd.DataFrame]:
         "WinRates": make.random_wins(rng, 25, MODELS),
         "Prompts": make.prompts(ids, intent=rng.choice(["benign", "harmful"], len(ids))),
     }
+
+
+def prompt_distances(rewards: pd.DataFrame) -> pd.DataFrame:
+    """Every prompt at some distance from the training prompts, by the reference ``ref``."""
+    ids = sorted(set(rewards["prompt_id"]))
+    rng = np.random.default_rng(1)
+    return pd.DataFrame(
+        {
+            "reference_id": "ref",
+            "prompt_id": ids,
+            "encoder": "ref",
+            "distance": rng.random(len(ids)),
+            "nearest_prompt_id": "near",
+            "seen_share": rng.random(len(ids)),
+            "prompt_surprise": rng.random(len(ids)),
+        }
+    )
 
 
 def method_values(rng: np.random.Generator) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def test_redundant_controls_change_nothing():
     assert (twice.estimate, twice.se) == (pytest.approx(once.estimate), pytest.approx(once.se))
 
 
-@pytest.mark.parametrize("x", [np.zeros(6), np.full(6, np.nan)])
+@pytest.mark.parametrize("x", [np.zeros(6), np.full(6, 0.1), np.full(6, np.nan)])
 def test_what_does_not_vary_has_no_slope(x):
     found = clustered_slope(x, np.arange(6.0), np.arange(6))
     assert np.isnan(found.estimate) and found.n == 0
