@@ -30,7 +30,7 @@ from dpo_diag.cli import options as shared
 )
 @click.option("--workers", type=shared.COUNT, default=0, help="Processes; 0: one per core.")
 @click.option(
-    "--named", type=shared.SIZE, default=10, show_default=True, help="Training pairs per pair."
+    "--named", type=shared.SIZE, default=100, show_default=True, help="Training pairs per pair."
 )
 @click.option("--max-train", type=shared.SIZE, help="Training pairs that may push.")
 @click.option(

@@ -58,7 +58,7 @@ def expressed(
     for space, dimension, columns in spaces:
         held_out = expressible.HeldOut(columns[others] @ columns[fitted].T, targets[others])
         paths = expressible.residual_path(
-            expressible.spectrum(columns[fitted] @ columns[fitted].T),
+            _spectrum(columns[fitted]),
             targets[fitted],
             [moved_norm * part for part in NORMS],
             held_out=held_out,
@@ -79,6 +79,13 @@ def expressed(
             for fit in paths
         ]
     return validate(pd.DataFrame(rows, columns=list(EXPRESSIBLE.column_names)), EXPRESSIBLE)
+
+
+def _spectrum(columns: np.ndarray) -> expressible.Spectrum:
+    """Of the Gram matrix of (n, d) columns, the cheaper way."""
+    if columns.shape[1] < len(columns):
+        return expressible.spectrum_of(columns)
+    return expressible.spectrum(columns @ columns.T)
 
 
 def target_margins(own: pd.DataFrame, frame: pd.DataFrame) -> np.ndarray:

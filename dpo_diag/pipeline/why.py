@@ -58,13 +58,15 @@ class WhyOptions:
         n_named: training pairs named for a reversed pair, each way.
         max_train: training pairs that may push; of more, so many at random.
         max_fitted: pairs whose margins a change of weights is asked to express; likewise.
+        gold_gap: smallest gold margin of a label that counts as right, exclusive.
         seed: of these draws and of the random subspaces.
     """
 
     gradients: GradientOptions = field(default_factory=GradientOptions)
-    n_named: int = 10
+    n_named: int = 100
     max_train: int = MAX_TRAIN
     max_fitted: int = MAX_FITTED
+    gold_gap: float = 0.0
     seed: int = 0
 
 
@@ -141,7 +143,7 @@ def explain(
         }
         for name, table in tables.items():
             parts.setdefault(name, []).append(table)
-        targets[model_id] = targets_of(own, pairs.frame)
+        targets[model_id] = targets_of(own, pairs.frame, options.gold_gap)
         blamed[model_id] = most_opposed(
             products, targets[model_id], run_weights(own, products, beta), len(products.train)
         )
