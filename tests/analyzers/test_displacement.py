@@ -159,7 +159,7 @@ def test_mass_that_moves_to_the_opposite_meaning_is_seen_in_short_answers(make, 
 
 
 def judged(make, rng, rise: float):
-    """Costs of four answers to each prompt: the reference's near .5, the policy's higher by a rise."""
+    """Costs of four answers to a prompt: the reference's near .5, the policy's higher by a rise."""
     base = rng.normal(0.5, 0.1, (300, 4))
     rows = [
         make.costs(base, model_id="ref", cost="bad"),
