@@ -175,7 +175,7 @@ JUDGED_PAIRS = TableSpec(
         Column(
             "order_agreement",
             "float",
-            "share of readable judges with one verdict in both orders",
+            "share of judges asked in both orders, and readable, with one verdict in both",
             "share",
             nullable=True,
         ),
