@@ -34,7 +34,10 @@ def command(**options: Any) -> None:
     """
     from dpo_diag.pipeline.analyze import analyze
     from dpo_diag.pipeline.compare import Request, gather, shown_headline
+    from dpo_diag.pipeline.distances import sentence_encoder
 
+    if options["distance_model"]:
+        sentence_encoder(options["distance_model"])  # refuse it before any work
     parameters = _shifted.parameters_from(options)
     work, engine = _session.work_from(options), _session.engine_from(options)
     checkpoints = _session.checkpoints_from(options)

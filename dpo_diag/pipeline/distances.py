@@ -65,7 +65,7 @@ def distance_rows(
     if not len(base):
         raise DataError(f"{training.source}: holds no training pairs to be near to.")
     kept = base.head(MOST_TRAINING)  # in order of their ids, which are hashes: a random part
-    other = _sentence_encoder(encoder) if encoder else None
+    other = sentence_encoder(encoder) if encoder else None
     choice = replace(choice, name="hf")
     parts, done = [], set()
     for checkpoint in checkpoints:
@@ -214,7 +214,12 @@ def _prompts(frame: pd.DataFrame) -> pd.DataFrame:
     return once.assign(turns=turns)
 
 
-def _sentence_encoder(source: str) -> ModelRef:
+def sentence_encoder(source: str) -> ModelRef:
+    """The encoder in a folder or on the hub, checked as far as possible without loading it.
+
+    Raises:
+        CheckpointError: there is none, it has no tokenizer, or it is an adapter.
+    """
     model = open_model(locate(source))
     if model.adapter is not None:
         raise CheckpointError(
