@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpo_diag.analyzers import _ideal
-from dpo_diag.analyzers.attainable import NO_VOTES, Attainable, Parameters
+from dpo_diag.analyzers._idealised import NO_VOTES
+from dpo_diag.analyzers.attainable import Attainable, Parameters
 from dpo_diag.errors import TableError
 
 
