@@ -59,7 +59,8 @@ def command(**options: Any) -> None:
         engine=engine,
     )
     evidence = gather_explained(checkpoints, request, further, work)
+    names = (*ANALYZERS, "timeline") if any(c.steps for c in checkpoints) else ANALYZERS
     analysis = analyze(
-        ANALYZERS, evidence, {}, slices=_session.slices_from(options), seed=options["seed"]
+        names, evidence, {}, slices=_session.slices_from(options), seed=options["seed"]
     )
     _report.finish(options, "Preference reversals", evidence, analysis)

@@ -62,6 +62,18 @@ def test_turns_of_every_pair_are_those_of_the_rows(shown) -> None:
     assert rate.tolist() == pytest.approx([forgotten.mean()])
 
 
+def test_reversals_with_steps_includes_the_timeline(world, cli, shown, tmp_path) -> None:
+    _, out = shown
+    command = ("reversals", world.dpo, "--pairs", world.pairs, "--store", out.parent / "store")
+    for options, expected in (((), False), (("--steps",), True)):
+        ended = cli(*command, *options, "--engine", "hf", "--out", tmp_path / str(expected))
+        assert ended.status == 0, ended.err
+        found = tables.read_table(tmp_path / str(expected) / "findings.csv", tables.FINDINGS)
+        assert ("timeline" in set(found["analyzer"])) is expected
+    both = found[(found["statistic"] == "reversal_rate") & (found["slice"] == "all")]
+    assert len(both) == 1  # of the final model alone
+
+
 def test_a_run_without_checkpoints_is_one_sentence(world, cli, copy) -> None:
     for folder in copy.glob("checkpoint-*"):
         shutil.rmtree(folder)
