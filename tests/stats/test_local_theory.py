@@ -158,6 +158,20 @@ def test_a_bound_that_does_not_bind_is_not_felt() -> None:
     np.testing.assert_array_equal(reversed_pairs(found), [False, False, True])
 
 
+def test_many_dimensions_are_solved_as_few_are() -> None:
+    """400 pairs with gradients of 350 dimensions, solved without a matrix: the optimum's slope.
+
+    At the optimum the slope of the loss is minus the multiplier times the point.
+    """
+    generator = np.random.default_rng(6)
+    features, p = generator.normal(size=(400, 350)), generator.uniform(size=400).round()
+    found = dpo_solution(features @ features.T, Population(np.ones(400), p, 0.3, 2.0))
+    assert found.norm == pytest.approx(2.0, rel=1e-9)
+    pull = 0.3 * (special.expit(0.3 * found.margins) - p) / 400
+    slope = found.coordinates.T @ pull
+    np.testing.assert_allclose(slope, -found.multiplier * found.point, atol=1e-11)
+
+
 def test_a_class_that_can_express_the_truth_finds_it_whatever_the_counts() -> None:
     features, p = random_problem(4, n=5, rank=8)
     kernel = features @ features.T
