@@ -100,8 +100,9 @@ def examine(record: RunRecord) -> Diagnosis:
     passed, not_examined = [], []
     for name in registry.names("symptoms"):
         symptom = registry.load("symptoms", name)()
-        lacking = symptom.lacking(record)
-        finding = None if lacking else symptom.examine(record)
+        with np.errstate(all="ignore"):  # anybody's numbers: what overflows compares as false
+            lacking = symptom.lacking(record)
+            finding = None if lacking else symptom.examine(record)
         if lacking:
             not_examined.append((name, lacking))
         elif finding is None:

@@ -6,6 +6,7 @@ Nothing here raises for what a file contains. No pickle is opened. Start reading
 import json
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ LARGEST_TEXT = 64_000_000
 """Bytes of a log that are read; what lies before is left out and said."""
 _LARGEST_CONFIG = 4_000_000
 _LARGEST_STATE = 512_000_000
+_LONGEST_NAME = 500
 _PICKLES = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 _LOG_NAMES = re.compile(r"(?i).*(train|dpo|log|out|run|nohup).*\.(log|txt|out)")
 
@@ -175,8 +177,16 @@ def flag(value: Any) -> bool | None:
 
 
 def text_of(value: Any) -> str | None:
-    """A text that says something, None for anything else."""
-    return value if isinstance(value, str) and value.strip() else None
+    """A text that says something, cut where no name is as long; None for anything else."""
+    return value[:_LONGEST_NAME] if isinstance(value, str) and value.strip() else None
+
+
+def brief(value: Any) -> str:
+    """A value in few characters, however large or deep it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 40
+    short.maxlevel = 2
+    return short.repr(value)
 
 
 def whole(value: Any) -> int | None:

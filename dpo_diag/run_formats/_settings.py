@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from dpo_diag.run_formats._base import Fact
-from dpo_diag.run_formats._files import Folder, flag, front_matter, number, tags_of, text_of
+from dpo_diag.run_formats._files import (
+    Folder,
+    brief,
+    flag,
+    front_matter,
+    number,
+    tags_of,
+    text_of,
+)
 
 # normalised name -> (what it holds, meaning)
 NAMES: dict[str, tuple[str, str]] = {
@@ -42,7 +50,6 @@ NAMES: dict[str, tuple[str, str]] = {
     "lora_dropout": ("number", "its dropout"),
     "hidden_size": ("number", "width of the model"),
     "weights_dtype": ("text", "precision of the saved weights"),
-    "model_eos": ("any", "eos_token_id of config.json or generation_config.json"),
     "base_fingerprint": ("text", "weights that training started from"),
     "reference_fingerprint": ("text", "weights of the reference"),
     "trainer": ("text", "trainer named by the model card"),
@@ -75,13 +82,13 @@ class Settings:
     def put(self, name: str, value: Any, source: str) -> None:
         """Keep a value under its normalised name, if it is of the kind that belongs there."""
         kind = NAMES[name][0]
-        readers = {"number": number, "flag": flag, "text": text_of, "any": lambda v: v}
+        readers = {"number": number, "flag": flag, "text": text_of}
         if isinstance(value, list) and len(value) == 1:  # TRL's loss_type may be a list
             value = value[0]
         found = readers[kind](value)
         if found is None:
             if value not in (None, "", [], {}, "None", "auto"):
-                self.folder.say(source, f"{name} should be a {kind}, found {value!r:.40}")
+                self.folder.say(source, f"{name} should be a {kind}, found {brief(value)}")
         elif name not in self.facts:
             self.facts[name] = Fact(found, source)
 
@@ -98,19 +105,14 @@ class Settings:
 
 
 def model_facts(settings: Settings) -> None:
-    """What config.json, generation_config.json and adapter_config.json say."""
+    """What config.json and adapter_config.json say; a broken generation_config.json is noted."""
     folder = settings.folder
     for name in ("config.json", *_last(folder, "config.json")):
         config = folder.json(name)
         text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
         settings.put("hidden_size", text.get("hidden_size"), name)
         settings.put("weights_dtype", config.get("dtype") or config.get("torch_dtype"), name)
-        settings.put("model_eos", config.get("eos_token_id"), name)
-    settings.put(
-        "model_eos",
-        folder.json("generation_config.json").get("eos_token_id"),
-        "generation_config.json",
-    )
+    folder.json("generation_config.json")
     for name in ("adapter_config.json", *_last(folder, "adapter_config.json")):
         _adapter_facts(settings, name)
     _width_of_start(settings)

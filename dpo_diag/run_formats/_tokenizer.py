@@ -68,16 +68,15 @@ def _adds_bos(config: Mapping[str, Any], whole: Mapping[str, Any], bos: str | No
 
 
 def _single(processor: Any) -> list[str]:
-    """The special tokens that a post-processor puts around a single text."""
+    """The special tokens that a post-processor, or those of a sequence, put around a text."""
     if not isinstance(processor, dict):
         return []
     inner = processor.get("processors")
-    if isinstance(inner, list):
-        return [token for entry in inner for token in _single(entry)]
-    single = processor.get("single")
-    pieces = single if isinstance(single, list) else []
-    named = [p.get("SpecialToken") for p in pieces if isinstance(p, dict)]
-    return [str(n.get("id")) for n in named if isinstance(n, dict)]
+    steps = [processor, *(inner if isinstance(inner, list) else [])]
+    singles = [step.get("single") for step in steps if isinstance(step, dict)]
+    pieces = [piece for single in singles if isinstance(single, list) for piece in single]
+    named = [piece.get("SpecialToken") for piece in pieces if isinstance(piece, dict)]
+    return [str(name.get("id")) for name in named if isinstance(name, dict)]
 
 
 def _template(folder: Folder, prefix: str, config: Mapping[str, Any]) -> str | None:

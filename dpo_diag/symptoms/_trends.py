@@ -37,6 +37,11 @@ class Ends(NamedTuple):
         return self.last - self.first
 
     @property
+    def at_most(self) -> float:
+        """The largest change that the noise allows for."""
+        return self.change + CLEAR * self.error
+
+    @property
     def rises(self) -> bool:
         """Whether the change is up and clear of the noise."""
         return self.change > CLEAR * self.error

@@ -4,8 +4,8 @@ The loss trains the margin alone, so that both sides usually fall, the rejected 
 normal and gets a note. Harm is another matter: probability taken from the chosen answers goes to
 answers that nobody labelled. A log cannot see where it goes, it sees how much: the alarm is raised
 where the chosen answers fall by more than the margin gains (each nat of margin costs more than a
-nat of the preferred answer) and the fall is deep, and it is an error where the margin gains nothing
-at all.
+nat of the preferred answer) and the fall is deep, and it is an error where the margin gains less
+than a quarter of it. The margin is taken at the largest gain that its noise allows for.
 
 Source: eric-mitchell/direct-preference-optimization #8, #32, #36 (the fall is expected); Razin et
 al. 2024, likelihood displacement (mean changes of -59 and -48 nats where refusals broke down, -46
@@ -21,6 +21,7 @@ from dpo_diag.symptoms._trends import Ends, ends, too_few
 
 _USUAL_BETA = 0.1
 _NOTICEABLE_NATS = 1.0
+_NOTHING = 0.25  # of the fall
 _DEEP_NATS = 10.0
 _DEEP_SHARE = 0.2  # of the chosen answers' log-prob at the beginning
 
@@ -32,6 +33,7 @@ class _Fall(NamedTuple):
     nats: float
     share: float
     gained: float
+    gained_at_most: float
     beta_known: bool
 
 
@@ -60,9 +62,10 @@ class ChosenFalls(Symptom):
         if fall.nats < _NOTICEABLE_NATS:
             return None
         deep = fall.nats >= _DEEP_NATS and not fall.share < _DEEP_SHARE
-        if not deep or fall.reward <= fall.gained:
+        if not deep or fall.reward <= fall.gained_at_most:
             return self._harmless(record, fall)
-        return self._harmful(record, fall, nothing_gained=not margin.rises)
+        nothing = fall.gained_at_most < _NOTHING * fall.reward
+        return self._harmful(record, fall, nothing_gained=nothing)
 
     def _harmful(self, record: RunRecord, fall: _Fall, *, nothing_gained: bool) -> Finding:
         return self.found(
@@ -109,7 +112,7 @@ def _fall(record: RunRecord, chosen: Ends, margin: Ends) -> _Fall:
     nats = -chosen.change / (beta if known else _USUAL_BETA)
     logps = ends(record.series("logps/chosen"))
     share = nats / abs(logps.first) if logps and logps.first else float("nan")
-    return _Fall(-chosen.change, nats, share, margin.change, known)
+    return _Fall(-chosen.change, nats, share, margin.change, margin.at_most, known)
 
 
 def _evidence(fall: _Fall) -> str:

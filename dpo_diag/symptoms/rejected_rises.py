@@ -12,6 +12,7 @@ from dpo_diag.symptoms._base import Finding, Symptom
 from dpo_diag.symptoms._trends import ends, too_few
 
 _NOTICEABLE_NATS = 1.0
+_NOTHING = 0.25  # of the rise
 _USUAL_BETA = 0.1
 
 
@@ -29,18 +30,18 @@ class RejectedRises(Symptom):
         return too_few(record.series("rewards/rejected"), "rewards/rejected")
 
     def examine(self, record: RunRecord) -> Finding | None:
-        """A clear rise; a warning where the margin does not grow with it."""
+        """A clear rise; a warning where even the noise leaves no room for a margin that grows."""
         rejected = ends(record.series("rewards/rejected"))
         beta = record.get("beta") or _USUAL_BETA
         if not rejected.rises or rejected.change / beta < _NOTICEABLE_NATS:
             return None
         margin = ends(record.series("rewards/margins"))
-        grows = bool(margin and margin.rises)
+        grows = margin is None or margin.at_most >= _NOTHING * rejected.change
         gained = f"{margin.change:+.3g}" if margin else "not logged"
         return self.found(
             "note" if grows else "warning",
             "likely",
-            "Rejected answers gain probability, the chosen ones more."
+            "Rejected answers gain probability too."
             if grows
             else "Rejected answers gain probability and the margin does not grow.",
             evidence=(

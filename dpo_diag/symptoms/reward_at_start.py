@@ -7,7 +7,7 @@ more than a tenth of the run says nothing.
 
 Source: eric-mitchell/direct-preference-optimization #34 (non-zero reward before training: other
 weights, or dropout left on), huggingface/trl #1148, #1500, PR #6443, LLaMA-Factory #1447. The
-limits, 1 and 3 nats, are ours: bfloat16 rounding of an answer stays below a nat or so.
+limits, 1 and 2 nats, are ours: bfloat16 moves a single answer by a nat or so, a batch's mean less.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dpo_diag.run_formats._base import RunRecord
 from dpo_diag.symptoms._base import Finding, Symptom
 
-_NATS_WARNING, _NATS_ERROR = 1.0, 3.0
+_NATS_WARNING, _NATS_ERROR = 1.0, 2.0
 _USUAL_BETA = 0.1
 _LARGEST_WINDOW = 0.1  # of the run
 

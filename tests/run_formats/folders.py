@@ -43,16 +43,16 @@ def healthy_rows(n: int = STEPS // EVERY, every: int = EVERY, seed: int = 0) -> 
     rows = []
     for k in range(1, n + 1):
         margin = 0.9 * (k - 0.5) / n
-        chosen, rejected = 0.5 * margin, -0.5 * margin
         noise = rng.normal(0, 0.01, 3)
+        chosen, rejected = (0.5 + noise[1]) * margin, (-0.5 + noise[2]) * margin
         rows.append(
             {
                 "loss": float(np.log1p(np.exp(-margin)) + noise[0]),
                 "grad_norm": float(np.exp(rng.normal(-0.5, 0.2))),
                 "learning_rate": 5e-7 * (1 - (k - 1) / n),
-                "rewards/chosen": chosen + float(noise[1]) * margin,
-                "rewards/rejected": rejected + float(noise[2]) * margin,
-                "rewards/margins": margin,
+                "rewards/chosen": float(chosen),
+                "rewards/rejected": float(rejected),
+                "rewards/margins": float(chosen - rejected),
                 "rewards/accuracies": float(np.clip(0.5 + 0.3 * k / n + noise[0], 0, 0.9)),
                 "logps/chosen": -250 + float(rng.normal(0, 5)),
                 "logps/rejected": -240 + float(rng.normal(0, 5)),
