@@ -156,7 +156,9 @@ def run_weights(own: pd.DataFrame, products: Products, beta: float) -> np.ndarra
 
     A run whose training pairs have no positive mean margin stops where the prediction does.
     """
-    reached = float(own["margin"].to_numpy(float)[products.train].mean()) / beta
+    # of log-ratios, not of rewards: what a parameter change moves, whatever the method's reward is
+    moved = (own["logratio_chosen"] - own["logratio_rejected"]).to_numpy(float)
+    reached = float(moved[products.train].mean())
     stop = reached if reached > 0.0 else FORESEEN_REWARD / beta
     settings = Settings(beta, mean_margin=stop)
     return descend(products.among_training(products.best), settings).alpha
