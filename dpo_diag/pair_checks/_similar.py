@@ -18,6 +18,7 @@ from dpo_diag.pair_checks._words import Words
 SHINGLE = 3  # words
 N_BANDS, N_ROWS = 16, 4
 PER_BAND = 3  # texts of a band that one text is compared with
+VERIFIED = 4  # of those, by their minima, whose sets are compared
 LIKELY = 0.6  # share of equal minima from which the sets are compared
 _PRIME = np.uint64((1 << 31) - 1)
 _CHUNK = 2_000  # texts hashed at once
@@ -44,13 +45,20 @@ def nearest(
     minima = _minima([_shingles(words.of(text)) for text in texts])
     candidates = _candidates(minima, len(wanted))
     alike = (minima[candidates[:, 0]] == minima[candidates[:, 1]]).mean(axis=1)
-    for left, right in candidates[alike >= LIKELY]:
+    for left, right in _likeliest(candidates, alike):
         first, second = (set(_shingles(words.of(texts[k])).tolist()) for k in (left, right))
         shared = len(first & second)
         jaccard = shared / max(len(first) + len(second) - shared, 1)
         if jaccard >= least and jaccard > overlap[left]:
             best[left], overlap[left] = texts[right], jaccard
     return best, overlap
+
+
+def _likeliest(candidates: np.ndarray, alike: np.ndarray) -> np.ndarray:
+    """The candidates worth a look at the sets: at most ``VERIFIED`` of a wanted text."""
+    table = pd.DataFrame({"left": candidates[:, 0], "right": candidates[:, 1], "alike": alike})
+    table = table[table["alike"] >= LIKELY].sort_values("alike", ascending=False, kind="stable")
+    return table.groupby("left").head(VERIFIED)[["left", "right"]].to_numpy()
 
 
 def _shingles(ids: np.ndarray) -> np.ndarray:

@@ -64,8 +64,8 @@ def tokenised(texts: Iterable[str]) -> Words:
     for text in texts:
         ids.extend(map(numbers.__getitem__, _WORD.findall(folded(text))))
         starts.append(len(ids))
-    # a copy: the array's buffer may not move while numpy looks at it
-    return Words(np.array(ids, np.int32), np.array(starts, np.int64), tuple(numbers))
+    flat = np.frombuffer(ids, np.intc) if ids else np.zeros(0, np.intc)  # no copy: it may be large
+    return Words(flat, np.array(starts, np.int64), tuple(numbers))
 
 
 def folded(text: str) -> str:

@@ -33,12 +33,12 @@ def test_presence_by_hand(made) -> None:
 
 
 def test_labels_by_coin_seldom_raise_an_alarm(coins) -> None:
-    """At 5 % the count of 200 sets is at most 19 with a chance of 99.9 %."""
+    """At most 10 of 200 sets; the sign test is discrete, so that there are fewer."""
     alarms = 0
     for seed in range(200):
         data = coins(seed, 120)
         alarms += bool(telltale_words(presence(data, np.arange(data.n)), data.prompts))
-    assert alarms <= 19
+    assert alarms <= 10
 
 
 def test_pairs_of_one_prompt_are_one_vote(made) -> None:
