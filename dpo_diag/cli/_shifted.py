@@ -68,12 +68,23 @@ def shifted_from(text: str, options: Mapping[str, Any]) -> Shifted:
 def with_shifted(
     pairs: PairSet, options: Mapping[str, Any], training: PairSet | None = None
 ) -> PairSet:
-    """The pairs with those of every ``--shifted`` under its own domain; overlap said aloud."""
+    """The pairs with those of every ``--shifted`` under its own domain; overlap said aloud.
+
+    Raises:
+        DataError: a shifted set is the in-distribution one, or as ``joined``.
+    """
+    from dpo_diag.errors import DataError
     from dpo_diag.pipeline.shifted import joined, overlap_notes
 
     sets = [shifted_from(text, options) for text in options.get("shifted", ())]
     if not sets:
         return pairs
+    for extra in sets:
+        if Path(extra.pairs.source).resolve() == Path(pairs.source).resolve():
+            raise DataError(
+                f"{pairs.source} is the in-distribution pairs as well as --shifted; a shifted set "
+                "must be other data."
+            )
     whole = joined(pairs, sets, training)
     for note in overlap_notes(whole, pairs, *(extra.pairs for extra in sets)):
         say(note)

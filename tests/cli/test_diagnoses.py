@@ -135,7 +135,7 @@ def test_rows_are_written_beside_the_report_and_meet_their_specification(done: D
     found = {path.stem: path for path in (done.first / "rows").glob("*.parquet")}
     scored = {"PreferencePairs", "ScoredPairs", "ImplicitRewards"}
     sampled = {"Prompts", "Samples", "SampleCosts"}
-    with_steps = scored | {"RunSteps"}
+    with_steps = scored | {"RunSteps", "PromptDistances"}
     expected = {"safety": sampled, "compare": scored | sampled, "ood": with_steps}
     expected = expected.get(done.command[0], scored)
     assert set(found) == expected
@@ -204,6 +204,7 @@ def test_ood_has_every_step_and_every_shift(done: Done, world) -> None:
     assert set(rewards["domain"]) == {"in_domain", *kinds}
     drops = done.findings().query("statistic == 'ood_accuracy_drop'")
     assert {f"domain={kind}" for kind in kinds} <= set(drops["slice"])
+    assert {"kind=prompt", "all"} <= set(drops["slice"])
     assert drops["model_id"].nunique() == 3
 
 
