@@ -12,6 +12,7 @@ Signatures::
     dpo_solution(kernel, population) -> Solution;  Population(counts, preferences, beta, max_norm)
     frequency_sensitivity(solution) -> (n, n), d margin_i / d log count_j
     reversed_pairs(solution) -> (n,) bool
+    turning_factor(solution, sensitivity) -> (n,); redraw_spread(sensitivity, counts) -> (n,)
     frequency_threshold(kernel, population, *, pair, moved) -> float
     rlhf_log_ratios(cell_kernel, mass, rewards, beta) -> (M,)
     pair_kernel(cell_kernel, first, second) -> (n, n)
@@ -147,6 +148,44 @@ def frequency_sensitivity(solution: Solution) -> np.ndarray:
     # the change of the multiplier that keeps the length: point . dw = 0
     along = (solution.point @ free) / (solution.point @ radial)
     return -features @ (free - radial[:, None] * along)
+
+
+def turning_factor(solution: Solution, sensitivity: np.ndarray) -> np.ndarray:
+    """Factor by which counts must be off, each up or down as is worst, to turn each pair's order.
+
+    To first order, ``exp(|margin_i| / sum_j |d margin_i / d log count_j|)``. It asks for the worst
+    re-weighting, so with thousands of pairs it is near 1 for most; ``redraw_spread`` asks for an
+    ordinary one.
+
+    Args:
+        solution: the optimum.
+        sensitivity: (n, n) from ``frequency_sensitivity``.
+
+    Returns:
+        (n,) of 1 or more; infinity where no count matters.
+    """
+    moved = np.abs(sensitivity).sum(axis=1)
+    size = np.abs(solution.margins)
+    exponent = np.divide(size, moved, out=np.full(len(size), np.inf), where=moved > 0.0)
+    return np.exp(np.minimum(exponent, 700.0)) + np.where(np.isinf(exponent), np.inf, 0.0)
+
+
+def redraw_spread(sensitivity: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Standard deviation of each margin if the pairs were drawn anew, Poisson around their counts.
+
+    ``sqrt(sum_j (d margin_i / d log count_j)^2 / count_j)``, the infinitesimal jackknife. A margin
+    within twice of it has an order that this data set decided by chance.
+
+    Args:
+        sensitivity: (n, n) from ``frequency_sensitivity``.
+        counts: (n,) numbers of comparisons, not shares; pairs with count 0 play no part.
+
+    Returns:
+        (n,) nats.
+    """
+    counts = np.asarray(counts, float)
+    inverse = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0.0)
+    return np.sqrt(np.square(sensitivity) @ inverse)
 
 
 def frequency_threshold(

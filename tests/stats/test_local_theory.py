@@ -12,8 +12,10 @@ from dpo_diag.stats.local_theory import (
     frequency_sensitivity,
     frequency_threshold,
     pair_kernel,
+    redraw_spread,
     reversed_pairs,
     rlhf_log_ratios,
+    turning_factor,
 )
 
 FIRST, SECOND = np.array(bandit.PAIRS).T
@@ -111,6 +113,34 @@ def test_sensitivities_are_finite_differences(bound: float) -> None:
     found = frequency_sensitivity(solution)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_allclose(found.sum(axis=1), 0.0, atol=1e-9)
+
+
+def test_bandit_turns_at_the_factor_that_all_counts_are_off_by() -> None:
+    """At 1:1:3.6, n_13 up by f and the others down by f meet 3.648 at f = sqrt(3.648 / 3.6)."""
+    solution = dpo_solution(PAIRS, bandit_population(Counts(1, 1, 3.6)))
+    found = turning_factor(solution, frequency_sensitivity(solution))
+    exact = np.log(bandit.reversal_threshold(1, 1) / 3.6) / 2
+    np.testing.assert_allclose(np.log(found), exact, rtol=0.02)
+
+
+def test_pairs_that_no_count_moves_never_turn() -> None:
+    solution = dpo_solution(np.eye(2), Population(np.ones(2), np.array([0.9, 0.4]), 1.0))
+    factors = turning_factor(solution, np.zeros((2, 2)))
+    np.testing.assert_array_equal(factors, np.inf)
+
+
+def test_redraw_spread_is_that_of_drawn_counts() -> None:
+    """Each pair compared about 200 times, 400 draws of the counts."""
+    features, p = random_problem(7)
+    kernel, counts = features @ features.T, np.full(len(p), 200.0)
+    solution = dpo_solution(kernel, Population(counts, p, 0.8))
+    found = redraw_spread(frequency_sensitivity(solution), counts)
+    generator = np.random.default_rng(8)
+    drawn = [
+        dpo_solution(kernel, Population(generator.poisson(counts), p, 0.8)).margins
+        for _ in range(400)
+    ]
+    np.testing.assert_allclose(found, np.std(drawn, axis=0), rtol=0.15)
 
 
 def test_optimum_is_a_plain_optimisers() -> None:
