@@ -31,6 +31,11 @@ ALIASES = {
     "completion_length": "length",
     "logps/accepted": "logps/chosen",
 }
+# a text in one of these is worth a word; in others (times, names) it belongs there
+_WATCHED = re.compile(r"(eval_)?(loss|grad_norm|learning_rate|length|rewards/.*|logps/.*)")
+_PRINTED = re.compile(r"""\{'(?:loss|eval_loss)':.*\}""")
+_ENTRY = re.compile(r"'([\w/]+)': '?([-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|nan|inf))'?[,}]")
+_LONGEST_PIECE = 4_000  # characters
 _STEP_NAMES = ("step", "current_steps", "global_step", "train/global_step", "_step")
 # what a row must have, besides its step, to be one of the training log
 _SUMMARY = {"train_runtime", "train_loss"}
@@ -82,7 +87,7 @@ def _values(entry: Mapping[str, Any], strange: set[str]) -> dict[str, float]:
             found = float("nan")  # writers that know no NaN put null
         if found is not None:
             values.setdefault(name, found)
-        elif isinstance(value, str):
+        elif isinstance(value, str) and _WATCHED.fullmatch(name):
             strange.add(own)
     if "rewards/margins" not in values and {"rewards/chosen", "rewards/rejected"} <= set(values):
         values["rewards/margins"] = values["rewards/chosen"] - values["rewards/rejected"]
@@ -105,7 +110,7 @@ def progress_rows(text: str) -> list[dict[str, float]]:
     """
     found: dict[int, dict[str, float]] = {}
     before, last = 0, (0, 0)
-    for piece in re.split(r"[\r\n]+", text):
+    for piece in _pieces(text):
         place = _PROGRESS.search(piece)
         values = {name: number(value) for name, value in _ASSIGNED.findall(piece)}
         if place is None or not {"loss", "chosen_reward", "eval_loss"} & set(values):
@@ -123,6 +128,30 @@ def progress_rows(text: str) -> list[dict[str, float]]:
         row = found.setdefault(step, {"step": step})
         row |= {name: value for name, value in values.items() if value is not None}
     return list(found.values())
+
+
+def printed_rows(text: str) -> list[dict[str, float]]:
+    """Rows that transformers printed, ``{'loss': 0.69, ...}``, at the step its bar last showed.
+
+    Without a bar before it a row has no step and is left out.
+    """
+    rows, step = [], None
+    for piece in _pieces(text):
+        bars = _PROGRESS.findall(piece)
+        if bars:
+            step = int(bars[-1][0][:12])
+        if step is not None and _PRINTED.search(piece):
+            values = {name: number(value) for name, value in _ENTRY.findall(piece)}
+            rows.append({"step": step} | values)
+    return rows
+
+
+def _pieces(text: str) -> list[str]:
+    """What was printed between line ends and returns; of an endless line its end.
+
+    The patterns here take time in the square of a piece's length.
+    """
+    return [piece[-_LONGEST_PIECE:] for piece in re.split(r"[\r\n]+", text)]
 
 
 def _epoch_of(piece: str) -> int:

@@ -71,6 +71,9 @@ TRANSFORMERS = {
 _CARD_LOSSES = {"dpo": "", "cpo": "cpo", "orpo": "orpo", "kto": "kto", "simpo": "simpo"}
 
 
+_READERS = {"number": number, "flag": flag, "text": text_of}
+
+
 class Settings:
     """Facts under normalised names; the first file to say a value wins."""
 
@@ -82,15 +85,13 @@ class Settings:
     def put(self, name: str, value: Any, source: str) -> None:
         """Keep a value under its normalised name, if it is of the kind that belongs there."""
         kind = NAMES[name][0]
-        readers = {"number": number, "flag": flag, "text": text_of}
-        if isinstance(value, list) and len(value) == 1:  # TRL's loss_type may be a list
-            value = value[0]
-        found = readers[kind](value)
-        if found is None:
-            if value not in (None, "", [], {}, "None", "auto"):
-                self.folder.say(source, f"{name} should be a {kind}, found {brief(value)}")
-        elif name not in self.facts:
-            self.facts[name] = Fact(found, source)
+        if isinstance(value, list) and kind == "text":  # several losses or adapters
+            value = "+".join(str(part) for part in value[:8] if isinstance(part, str))
+        found = _READERS[kind](value)
+        if found is not None:
+            self.facts.setdefault(name, Fact(found, source))
+        elif kind == "number" and not _is_unset(value):
+            self.folder.say(source, f"{name} should be a {kind}, found {brief(value)}")
 
     def take(self, values: Mapping[str, Any], source: str) -> None:
         """Keep what a file of options says under the format's own names."""
@@ -102,6 +103,13 @@ class Settings:
                 value = value.get("value")
             if name:
                 self.put(name, value, source)
+
+
+def _is_unset(value: Any) -> bool:
+    """Whether a value leaves the number to the trainer, or to a variable of the shell."""
+    if isinstance(value, str):
+        return value.lower() in ("", "none", "null", "auto") or value.startswith("$")
+    return value is None or value is False
 
 
 def model_facts(settings: Settings) -> None:

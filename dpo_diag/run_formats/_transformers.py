@@ -8,8 +8,8 @@ from typing import Any
 
 from dpo_diag.model_folders import step_folders
 from dpo_diag.run_formats._base import LogRow, RunRecord
-from dpo_diag.run_formats._files import Folder
-from dpo_diag.run_formats._log import rows_of
+from dpo_diag.run_formats._files import LARGEST_TEXT, Folder
+from dpo_diag.run_formats._log import printed_rows, rows_of
 from dpo_diag.run_formats._settings import Settings, model_facts
 from dpo_diag.run_formats._tokenizer import tokenizer_facts
 from dpo_diag.weights import INDEX_FILE, MODEL_FILE
@@ -31,7 +31,7 @@ def state_log(folder: Folder, settings: Settings) -> tuple[Rows, str]:
     """The log in ``trainer_state.json``, and the file; the state's own numbers become settings."""
     source = state_file(folder)
     if not source:
-        return ((), ()), ""
+        return _printed_log(folder)
     state = folder.json(source)
     for name in ("global_step", "max_steps", "logging_steps"):
         settings.put(name, state.get(name), source)
@@ -42,6 +42,15 @@ def state_log(folder: Folder, settings: Settings) -> tuple[Rows, str]:
         folder.say(source, "log_history is not a list, so there is no log to read")
         history = []
     return rows_of(history, folder, source), source
+
+
+def _printed_log(folder: Folder) -> tuple[Rows, str]:
+    """The log that was printed and saved as text, where no state was left."""
+    for name in folder.logs():
+        entries = printed_rows(folder.text(name, LARGEST_TEXT) or "")
+        if entries:
+            return rows_of(entries, folder, name), name
+    return ((), ()), ""
 
 
 def assemble(

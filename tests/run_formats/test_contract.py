@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,71 @@ def test_log_of_llamafactory_stands_in_for_a_missing_state(tmp_path: Path) -> No
     record = read_run(path)
     assert record.log_source == "trainer_log.jsonl"
     assert record.series("rewards/accuracies").value[5] == run.rows[5]["rewards/accuracies"]
+
+
+def test_log_of_llamafactory_has_texts_that_belong_there(tmp_path: Path) -> None:
+    """Elapsed and remaining time are texts; a loss that is one is worth a word."""
+    path = Planted("llamafactory").write(tmp_path / "run")
+    (path / "trainer_state.json").unlink()
+    assert read_run(path).problems == ()
+    with (path / "trainer_log.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"current_steps": 201, "loss": "low"}\n')
+    assert [problem.sentence for problem in read_run(path).problems] == [
+        "these logged quantities hold texts instead of numbers: loss"
+    ]
+
+
+def test_printed_log_stands_in_for_a_missing_state(tmp_path: Path) -> None:
+    """Two rows of transformers beside its bar; the row without a bar before it has no step."""
+    path = Planted("trl").write(tmp_path / "run")
+    (path / "trainer_state.json").unlink()
+    (path / "train.log").write_text(
+        "{'loss': 0.7, 'epoch': 0.0}\n"
+        "  5%|5 | 10/200 [00:01<00:20, 9it/s]\r{'loss': '0.6931', 'rewards/chosen': -1e-3}\n"
+        " 10%|# | 20/200 [00:02<00:18, 9it/s]\r{'loss': nan, 'rewards/chosen': '-0.2'}\n",
+        encoding="utf-8",
+    )
+    record = read_run(path)
+    assert record.log_source == "train.log"
+    assert list(record.series("rewards/chosen").step) == [10, 20]
+    assert list(record.series("rewards/chosen").value) == [-0.001, -0.2]
+    assert list(record.series("loss").value) == [0.6931]
+
+
+@pytest.mark.parametrize(
+    ("options", "beta", "loss", "problems"),
+    [
+        ("beta: 1e-1\nloss_type: [sigmoid]", 0.1, "sigmoid", 0),
+        ("beta: 0.1\nloss_type: [sigmoid, sft]", 0.1, "sigmoid+sft", 0),
+        ("beta: auto\nloss_type: null", None, "", 0),
+        ("beta: {a: 1}\nloss_type: ipo", None, "ipo", 1),
+        ("beta: {value: 0.3, desc: null}\nloss_type: ipo", 0.3, "ipo", 0),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nbeta: [*c, *c]", None, "", 1),
+        ("beta: 0.1\n  broken", None, "", 1),
+    ],
+)
+def test_option_file_of_trl_is_read_as_it_is_written(
+    options: str, beta: float | None, loss: str, problems: int, tmp_path: Path
+) -> None:
+    run = Planted("trl")
+    run.files["dpo_config.yaml"] = options
+    record = read_run(run.write(tmp_path / "run"))
+    assert record.get("beta") == beta and record.loss_type == loss
+    assert len(record.problems) == problems
+
+
+def test_endless_line_in_a_log_takes_no_time(tmp_path: Path) -> None:
+    text = "a" * 3_000_000 + "1" * 3_000_000 + " 3/9 [00:01, loss=0.5, chosen_reward=0.1]"
+    (tmp_path / "train.log").write_text(text, encoding="utf-8")
+    start = time.process_time()
+    assert list(read_run(tmp_path).series("loss").value) == [0.5]
+    assert time.process_time() - start < 5
+
+
+def test_variable_of_a_launch_script_is_no_number_and_no_fault(tmp_path: Path) -> None:
+    run = Planted("openrlhf", settings={"beta": "$BETA", "learning_rate": 5e-7})
+    record = read_run(run.write(tmp_path / "run"))
+    assert record.get("beta") is None and record.problems == ()
 
 
 def test_steps_of_later_epochs_go_on_in_a_progress_bar(tmp_path: Path) -> None:
