@@ -6,7 +6,8 @@ no head is refused, because the library would fill it with random numbers withou
 reading at ``RewardModel``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -170,7 +171,7 @@ def _read(folder: Path, options: EngineOptions, **config: Any) -> tuple[Any, lis
     if options.dtype not in DTYPES:
         raise EngineError(f"unknown dtype {options.dtype!r}; take one of {', '.join(DTYPES)}.")
     try:
-        with without_bars():
+        with without_bars(), _without_warnings():
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 dtype=DTYPES[options.dtype],
@@ -183,6 +184,19 @@ def _read(folder: Path, options: EngineOptions, **config: Any) -> tuple[Any, lis
     except Exception as error:  # transformers and safetensors raise many kinds for a bad folder
         raise EngineError(why_unreadable(folder, error)) from error
     return model, sorted(report["missing_keys"])
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """No table of fresh tensors from transformers: what is missing is checked and said here."""
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def _is_trunk(name: str, model: Any) -> bool:

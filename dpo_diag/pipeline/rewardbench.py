@@ -100,7 +100,8 @@ def write_bench_files(
 
     ``<model>_results.json`` has ``accuracy`` (of all pairs, ties wrong, as published),
     ``num_prompts``, ``model``, ``ref_model``, ``tokenizer``, ``chat_template`` and
-    ``extra_results`` (subsets, sections, totals; null where there is none).
+    ``extra_results`` (subsets, sections, totals; null where there is none). A model without a
+    reference is scored by its summed log-probs, which ``ref_free_type`` says.
     ``<model>_outputs.jsonl`` has a line per pair.
 
     Args:
@@ -117,19 +118,23 @@ def write_bench_files(
         rows = evidence.rewards.rewards
         rows = rows[(rows["model_id"] == model.model_id) & (rows["step"] == -1)]
         own = findings[(findings["model_id"] == model.model_id) & (findings["baseline_id"] == "")]
+        scores, norm = _scores(rows)
         results = {
-            "accuracy": float((rows["logratio_chosen"] > rows["logratio_rejected"]).mean()),
+            "accuracy": float((scores["chosen"] > scores["rejected"]).mean()),
             "num_prompts": len(rows),
             "model": model.source,
             "ref_model": checkpoint.reference.source if checkpoint.reference else None,
             "tokenizer": str(model.tokenizer_path),
             "chat_template": checkpoint.template or choice.template,
             "extra_results": _extra_results(own),
+            **norm,
         }
         stem = model.model_id
         text = json.dumps(_plain(results), indent=2, ensure_ascii=False) + "\n"
         written.append(write_text(folder / f"{stem}_results.json", text))
-        lines = [json.dumps(_plain(row), ensure_ascii=False) for row in _outputs(rows, texts)]
+        lines = [
+            json.dumps(_plain(row), ensure_ascii=False) for row in _outputs(rows, scores, texts)
+        ]
         written.append(write_text(folder / f"{stem}_outputs.jsonl", "\n".join(lines) + "\n"))
     return written
 
@@ -170,19 +175,26 @@ def _extra_results(findings: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def _outputs(rows: pd.DataFrame, texts: pd.DataFrame) -> list[dict[str, Any]]:
-    subset = texts["subset"]
+def _scores(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Scores of both answers and, where there is no reference, by which norm, as published."""
+    kind = "logratio" if rows["logratio_chosen"].notna().all() else "logp"
+    scores = rows[[f"{kind}_chosen", f"{kind}_rejected"]].set_axis(["chosen", "rejected"], axis=1)
+    return scores, {} if kind == "logratio" else {"ref_free_type": "sum"}
+
+
+def _outputs(rows: pd.DataFrame, scores: pd.DataFrame, texts: pd.DataFrame) -> list[dict[str, Any]]:
+    chosen, rejected = scores["chosen"].to_numpy(float), scores["rejected"].to_numpy(float)
     return [
         {
-            "prompt": texts.at[row.pair_id, "prompt"],
-            "results": int(row.logratio_chosen > row.logratio_rejected),
-            "scores_chosen": row.logratio_chosen,
-            "scores_rejected": row.logratio_rejected,
-            "text_chosen": texts.at[row.pair_id, "chosen"],
-            "text_rejected": texts.at[row.pair_id, "rejected"],
-            "subset": str(subset[row.pair_id]),
+            "prompt": texts.at[pair_id, "prompt"],
+            "results": int(chosen[i] > rejected[i]),
+            "scores_chosen": chosen[i],
+            "scores_rejected": rejected[i],
+            "text_chosen": texts.at[pair_id, "chosen"],
+            "text_rejected": texts.at[pair_id, "rejected"],
+            "subset": str(texts.at[pair_id, "subset"]),
         }
-        for row in rows.itertuples()
+        for i, pair_id in enumerate(rows["pair_id"])
     ]
 
 

@@ -77,8 +77,16 @@ def build_variant(checkpoint: Checkpoint) -> variants.Variant:
     Without a recorded beta the reward is the plain log-ratio in nats (beta 1): orders are the
     same for every beta, and ``Checkpoint.found`` says so. A beta given for several checkpoints is
     not for those whose variant has none.
+
+    Raises:
+        CheckpointError: it is no policy but an explicit reward.
     """
     variant, parameters = _variant_class(checkpoint), dict(checkpoint.parameters)
+    if variant.needs.score_head:
+        raise CheckpointError(
+            f"{checkpoint.model.source}: is an explicit reward ({checkpoint.variant}), which has "
+            "no implicit one; give a policy, and this as --explicit."
+        )
     if "beta" in variant.ranges:
         parameters.setdefault("beta", 1.0 if checkpoint.beta is None else checkpoint.beta)
     else:

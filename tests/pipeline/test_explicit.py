@@ -127,11 +127,15 @@ def test_trained_from_the_command_line_and_set_beside_the_implicit_reward(
     assert ended.status == 0, ended.err
     found = pd.read_csv(tmp_path / "report" / "findings.csv")
     rows = found[found["statistic"] == "explicit_reward_accuracy"]
+    rows = rows[rows["slice"].str.startswith("domain=")]
     assert len(rows) == 3
     assert rows["estimate"].between(0, 1).all()
     assert (
         "Explicit rewards are the scores of rm" in (tmp_path / "report" / "report.md").read_text()
     )
+
+    ended = cli("reversals", run, "--pairs", world.pairs, "--store", tmp_path / "store")
+    assert "is an explicit reward (reward), which has no implicit one" in ended.sentence()
 
 
 def test_reward_model_is_refused_where_a_policy_is_expected(

@@ -134,3 +134,25 @@ def test_unknown_prior_set_and_data_without_subsets_are_refused(
         *("--store", tmp_path / "store"),
     )
     assert "no column subset" in ended.sentence()
+
+
+def test_a_model_without_a_reference_is_scored_by_its_log_probs_and_says_so(
+    tmp_path: Path, world: World, first: Path, cli: Callable
+) -> None:
+    """SimPO has no reference: the total is missing with the reason, its own reward a slice."""
+    out = tmp_path / "report"
+    ended = cli(
+        *("rewardbench", world.dpo, "--variant", "simpo", "--data", first, "--engine", "hf"),
+        *("--out", out, "--store", tmp_path / "store"),
+    )
+    assert ended.status == 0, ended.err
+    found = findings(out)
+    score = found[(found["statistic"] == "rewardbench_core_mean") & (found["slice"] == "all")]
+    assert "no reference: see the slices score=..." in score["flag"].item()
+    saved = json.loads(next((out / "rewardbench").glob("*_results.json")).read_text())
+    assert saved["ref_free_type"] == "sum"
+    lines = next((out / "rewardbench").glob("*_outputs.jsonl")).read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert saved["accuracy"] == pytest.approx(
+        sum(row["scores_chosen"] > row["scores_rejected"] for row in rows) / 12
+    )
