@@ -52,3 +52,17 @@ def test_ratios_of_variants_are_to_dpo_in_the_same_run() -> None:
     table = variants.results(seconds, {"dpo": [2.0], "auxdpo": [3.0]}, 32)["variants"]["auxdpo"]
     assert (table["time_ratio"], table["time_ratio_in_turns"]) == (2.0, 3.0)
     assert table["memory_ratio"] == 1.5
+
+
+def test_gradient_features_have_rows_of_time_and_memory_and_say_what_is_extrapolated() -> None:
+    path = ROOT / "tests" / "benchmarks" / "run.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_run", path)
+    run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+    results = json.loads((ROOT / "reports/benchmarks/results.json").read_text(encoding="utf-8"))
+    part = {"pairs": 10_000, "minutes_of_10000": 31.2, "peak_gib": 3.96}
+    text = run.markdown({**results, "gradients": part})
+    assert "15M, 2 cores | — | 30 min | 31.2 min | **no** |" in text
+    assert "15M, peak memory | — | 4 GiB | 4.0 GiB | yes |" in text
+    text = run.markdown({**results, "gradients": {**part, "pairs": 200, "minutes_of_10000": 20.0}})
+    assert "| 30 min | 20.0 min extrapolated | yes |" in text

@@ -23,6 +23,7 @@ PARTS = {
     "scoring": ["scoring.py", "--pairs", "24", "--repeats", "3"],
     "training": ["training.py", "--repeats", "3", "--steps", "3"],
     "analysis": ["analysis.py", "--pairs", "100000"],
+    "gradients": ["gradients.py", "--pairs", "10000"],
 }
 PAIRWISE = ("ipo", "simpo", "dpop", "cdpo", "rdpo", "drdpo", "holder_dpo", "safedpo", "re_po")
 WITH_MORE = ("semidpo_port", "awdpo", "sspo", "tidpo", "auxdpo")
@@ -147,6 +148,13 @@ def _comparisons(results: dict[str, Any]) -> list[tuple[str, str, str, str, bool
     n = f"{results['analysis']['report']['pairs']:,}"
     rows.append((f"report from rows of {n} pairs", "—", "10 s", f"{report:.1f} s", report <= 10))
     rows.append(("`dpo-diag --help`", "—", "0.5 s", f"{start:.2f} s", start <= 0.5))
+    gradients = results.get("gradients")
+    if gradients:
+        what, minutes = "gradient features of 10,000 pairs, 15M", gradients["minutes_of_10000"]
+        shown = f"{minutes:.1f} min" + ("" if gradients["pairs"] == 10_000 else " extrapolated")
+        rows.append((f"{what}, 2 cores", "—", "30 min", shown, minutes <= 30))
+        gib = gradients["peak_gib"]
+        rows.append((f"{what}, peak memory", "—", "4 GiB", f"{gib:.1f} GiB", gib <= 4))
     demo = results.get("demo")
     if demo:
         minutes, gib = demo["minutes"], demo["peak_gib"]
