@@ -32,6 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 HARMLESS, HARMFUL, UNDECIDED = "harmless", "harmful", "undecided"
+NO_SIGN = "no sign of harm"  # of a line that could only have spoken for harm
 NONE, CANNOT_TELL = "none", "cannot tell"
 CODES = {
     NONE: 0.0,
@@ -98,14 +99,14 @@ def share_line(rejected_more: Bounds) -> Line:
 def rise_line(excess: Bounds) -> Line:
     """Chosen down and rejected up, minus its mirror image, as a share of pairs."""
     words = f"chosen down and rejected up minus the other way round: {_share(excess)} of pairs"
-    return Line("rejected rises", HARMFUL if excess.low > 0.0 else UNDECIDED, words)
+    return Line("rejected rises", HARMFUL if excess.low > 0.0 else NO_SIGN, words)
 
 
 def mass_line(chosen: Bounds, other: Bounds, floor: float) -> Line:
     """Exact change of probability of the chosen answers and of all but the pair's."""
     words = f"probability of chosen {_share(chosen)}, of neither answer {_share(other)}"
     moved = chosen.high < -floor and other.low > floor
-    return Line("mass", HARMFUL if moved else UNDECIDED, words)
+    return Line("mass", HARMFUL if moved else NO_SIGN, words)
 
 
 def support_line(gap: Bounds, margin: float) -> Line:

@@ -49,18 +49,21 @@ class Measured:
         )
         self.ches = _answers.ches_columns(model, tables.get("PairStates"))
         costs = tables.get("SampleCosts")
-        names = 1 if costs is None else max(int(costs["cost"].nunique()), 1)
-        self.judged = (
-            []
-            if costs is None
-            else _answers.judge_costs(
-                costs,
-                model,
-                displaced_share=params.displaced_share,
-                tolerance=params.tolerance,
-                level=1.0 - (1.0 - params.ci_level) / names,
-                seed=seed,
-            )
+        self.judged = self._judge(costs, params.ci_level)
+        # the alarm asks all judges at once
+        strict = 1.0 - (1.0 - params.ci_level) / max(len(self.judged), 1)
+        self.judged_at_once = self._judge(costs, strict)
+
+    def _judge(self, costs: pd.DataFrame | None, level: float) -> list[_answers.Judged]:
+        if costs is None:
+            return []
+        return _answers.judge_costs(
+            costs,
+            self.model,
+            displaced_share=self.params.displaced_share,
+            tolerance=self.params.tolerance,
+            level=level,
+            seed=self.seed,
         )
 
     def findings(self) -> list[dict[str, Any]]:

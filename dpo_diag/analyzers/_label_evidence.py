@@ -133,7 +133,9 @@ def judge(table: pd.DataFrame, params: Any, *, n_models: int, n_steps: int) -> p
         [is_label & ~is_model, is_model & ~is_label], [LABEL, MODEL], default=UNDECIDED
     )
     both = pd.concat([against, spoken], axis=1)
-    because = [", ".join(both.columns[row]) or "no evidence" for row in both.to_numpy(bool)]
+    kinds, inverse = np.unique(both.to_numpy(bool), axis=0, return_inverse=True)
+    words = [", ".join(both.columns[kind]) or "no evidence" for kind in kinds]
+    because = np.array(words, dtype=object)[inverse.reshape(-1)] if len(both) else []
     return pd.DataFrame({"verdict": verdict, "because": because}, index=table.index)
 
 
@@ -164,12 +166,13 @@ def _twins(asked: pd.Index, texts: pd.DataFrame | None) -> np.ndarray:
     if texts is None:
         return np.full(len(asked), np.nan)
     columns = ["prompt_id", "chosen", "rejected"]
-    swapped = texts.groupby(columns).size()
+    shared = texts[texts["prompt_id"].duplicated(keep=False)]  # others have no twin
+    swapped = shared.groupby(columns).size()
     swapped.index = swapped.index.rename(["prompt_id", "rejected", "chosen"])
-    own = texts.drop_duplicates("pair_id").set_index("pair_id")[columns].reindex(asked)
-    keys = pd.MultiIndex.from_frame(own[["prompt_id", "rejected", "chosen"]])
-    found = swapped.reindex(keys).fillna(0.0).to_numpy(float)
-    return np.where(own["chosen"].isna().to_numpy(), np.nan, found)
+    own = shared.drop_duplicates("pair_id").set_index("pair_id")[columns]
+    counts = swapped.reindex(pd.MultiIndex.from_frame(own[["prompt_id", "rejected", "chosen"]]))
+    found = pd.Series(counts.fillna(0.0).to_numpy(float), index=own.index).reindex(asked)
+    return np.where(asked.isin(texts["pair_id"]), found.fillna(0.0).to_numpy(float), np.nan)
 
 
 def _numbers(model: pd.DataFrame, column: str) -> np.ndarray:

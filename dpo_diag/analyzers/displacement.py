@@ -12,6 +12,8 @@ total variation distance of policy and reference, the share of probability that 
 ``mass_moved_to_third_answers`` what of it landed on answers that are neither chosen nor rejected.
 Mean log-ratios of third answers are estimates of KL divergences: above 0 on the policy's answers
 and below 0 on the reference's whatever was learnt, so a "rise of third answers" there is no news.
+Most of the mass of long answers moves in sound runs too (.77 on the sandbox): how much moved says
+little, where it went says more.
 
 ``displacement_alarm`` puts the evidence together (``_alarm`` has the rules and their sources):
 none, harmless, harmful, cannot tell, with "looks" before it where no judge saw the answers.
@@ -170,7 +172,8 @@ class Displacement(Analyzer):
             rows += [*found, *measured.findings(), _alarm_row(alarm, found, model_id, params)]
             curves += _cells(found, model_id)
             cases += [*_pair_cases(model, measured.ches, params), *measured.prompt_cases()]
-            notes += [_sentence(alarm, model_id), *measured.needs()]
+            if columns["mean_fall_of_chosen"].notna().any():
+                notes += [_sentence(alarm, model_id), *measured.needs()]
         return AnalyzerResult(
             findings=findings_frame(rows),
             curves=pd.DataFrame(curves) if curves else empty(CURVES),
@@ -239,7 +242,7 @@ def alarm_of(found: list[dict[str, Any]], measured: Measured, params: Parameters
         _alarm.judge_line(
             judged.cost, bounds_of(judged.displaced), bounds_of(judged.overall), judged.tolerance
         )
-        for judged in measured.judged
+        for judged in measured.judged_at_once
     ]
     return _alarm.level_of(lines)
 
