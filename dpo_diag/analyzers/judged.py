@@ -105,7 +105,7 @@ class Judged(Analyzer):
             scored[model_id] = model.assign(reward_judge_agreement=agrees).set_index("pair_id")
             for part in _parts(model):
                 rows += _model_findings(
-                    model_id, model[part.mask], agrees[part.mask], params, part.label
+                    model_id, model[part.mask], agrees[part.mask], params=params, label=part.label
                 )
             rows += _judge_findings(model_id, tables.get("JudgedPairs"), params)
         family = _compare.paired_family(NAME, (AGREEMENT,), scored, params=params, seed=seed)
@@ -132,7 +132,7 @@ def _parts(model: pd.DataFrame) -> list[_rows.Slice]:
 
 
 def _model_findings(
-    model_id: str, model: pd.DataFrame, agrees: np.ndarray, params: Parameters, label: str
+    model_id: str, model: pd.DataFrame, agrees: np.ndarray, *, params: Parameters, label: str
 ) -> list[dict[str, Any]]:
     """The five numbers of a model; NaN with the reason where there is nothing to go by."""
     clusters = pd.factorize(model["prompt_id"])[0]
@@ -165,7 +165,7 @@ def _model_findings(
         unit = _SHARE if "validated" not in name and name != "judge_accuracy" else (
             "share of validated pairs"
         )  # fmt: skip
-        rows.append(_row(model_id, name, unit, interval, params, reason, label=label))
+        rows.append(_row(model_id, name, unit, interval, params=params, reason=reason, label=label))
     return rows
 
 
@@ -185,7 +185,7 @@ def _judge_findings(
     for name, column in values.items():
         interval = clustered_proportion(column, clusters, level=params.ci_level)
         direction = "lower" if name == "judge_undecided_rate" else "higher"
-        rows.append(_row(model_id, name, _CANDIDATES, interval, params, "", better=direction))
+        rows.append(_row(model_id, name, _CANDIDATES, interval, params=params, better=direction))
     return rows
 
 
@@ -194,9 +194,9 @@ def _row(
     name: str,
     unit: str,
     interval: Interval,
-    params: Parameters,
-    reason: str,
     *,
+    params: Parameters,
+    reason: str = "",
     better: str = "higher",
     label: str = "all",
 ) -> dict[str, Any]:

@@ -208,14 +208,16 @@ def _model_findings(model_id: str, scored: Scored, params: Parameters) -> list[d
     if main is None:
         reason = "no reference: see the slices score=..." if scored.items else "no rows"
         return [
-            _row(model_id, name, "all", _nothing(), params, reason) for name in totals
+            _row(model_id, name, "all", _nothing(), params=params, flag=reason) for name in totals
         ] + _other_scores(model_id, scored, params)
     rows = [
-        _total_row(model_id, name, "all", main, weights, params, flag=scored.flag)
+        _total_row(model_id, name, "all", main, weights=weights, params=params, flag=scored.flag)
         for name, weights in totals.items()
     ]
     rows += [
-        _total_row(model_id, name, "all", main, weights, params, column="value_ties_wrong")
+        _total_row(
+            model_id, name, "all", main, weights=weights, params=params, column="value_ties_wrong"
+        )
         for name, weights in bench.TOTALS_V1.items()
     ]
     rows += _section_rows(model_id, main, params)
@@ -223,7 +225,7 @@ def _model_findings(model_id: str, scored: Scored, params: Parameters) -> list[d
         is_part = term in bench.TIES_WEIGHTS
         name, label = (term, "all") if is_part else ("subset_accuracy", f"subset={term}")
         flag = bench.partial_flag(part, {term: 1.0})
-        rows.append(_row(model_id, name, label, _mean(part, params), params, flag))
+        rows.append(_row(model_id, name, label, _mean(part, params), params=params, flag=flag))
     return rows + _other_scores(model_id, scored, params)
 
 
@@ -235,10 +237,15 @@ def _section_rows(model_id: str, main: pd.DataFrame, params: Parameters) -> list
             for column in ("value", "value_ties_wrong"):
                 rows.append(
                     _total_row(
-                        model_id, "section_accuracy", f"section={section}", main, weights, params,
+                        model_id,
+                        "section_accuracy",
+                        f"section={section}",
+                        main,
+                        weights=weights,
+                        params=params,
                         column=column,
                     )
-                )  # fmt: skip
+                )
     return rows
 
 
@@ -249,7 +256,11 @@ def _other_scores(model_id: str, scored: Scored, params: Parameters) -> list[dic
         items = scored.items[kind]
         for name, weights in (bench.TOTALS_V1 | bench.TOTALS_V2).items():
             if set(weights.weights) & set(items["term"]):
-                rows.append(_total_row(model_id, name, f"score={kind}", items, weights, params))
+                rows.append(
+                    _total_row(
+                        model_id, name, f"score={kind}", items, weights=weights, params=params
+                    )
+                )
     return rows
 
 
@@ -258,9 +269,9 @@ def _total_row(
     name: str,
     label: str,
     items: pd.DataFrame,
+    *,
     weights: bench.Total,
     params: Parameters,
-    *,
     column: str = "value",
     flag: str = "",
 ) -> dict[str, Any]:
@@ -268,11 +279,11 @@ def _total_row(
     reasons = (missing_of(items, weights.weights), bench.partial_flag(items, weights.weights))
     suffix = WRONG if column != "value" else ""
     text = "; ".join(filter(None, (*reasons, flag)))
-    return _row(model_id, name + suffix, label, interval, params, text)
+    return _row(model_id, name + suffix, label, interval, params=params, flag=text)
 
 
 def _row(
-    model_id: str, name: str, label: str, interval: Interval, params: Parameters, flag: str
+    model_id: str, name: str, label: str, interval: Interval, *, params: Parameters, flag: str
 ) -> dict[str, Any]:
     return finding(
         NAME,

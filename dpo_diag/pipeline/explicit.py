@@ -63,7 +63,7 @@ def with_explicit_rewards(
             "take the column away."
         )
     model = _resolved(chosen)
-    rows = explicit_rows(model, pairs, chosen, choice, work).rename(columns=COLUMNS)
+    rows = explicit_rows(model, pairs, chosen, choice=choice, work=work).rename(columns=COLUMNS)
     frame = pairs.frame.merge(rows[["pair_id", *COLUMNS.values()]], on="pair_id", how="left")
     shown = f", output {chosen.label}" if chosen.label is not None else ""
     note = f"Explicit rewards are the scores of {model.model.name}{shown}."
@@ -75,6 +75,7 @@ def explicit_rows(
     checkpoint: Checkpoint,
     pairs: PairSet,
     chosen: ExplicitChoice,
+    *,
     choice: EngineChoice,
     work: Work,
 ) -> pd.DataFrame:
