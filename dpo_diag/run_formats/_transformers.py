@@ -57,6 +57,7 @@ def assemble(
     folder: Folder,
     name: str,
     settings: Settings,
+    *,
     rows: Rows,
     source: str,
     steps: Sequence[int] = (),

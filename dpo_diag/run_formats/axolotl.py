@@ -51,7 +51,7 @@ class Axolotl(RunFormat):
         _take(settings, _from_card(folder), _CARD)
         rows, source = state_log(folder, settings)
         card_facts(settings)
-        return assemble(folder, "axolotl", settings, rows, source)
+        return assemble(folder, "axolotl", settings, rows=rows, source=source)
 
 
 RUN_FORMAT = Axolotl

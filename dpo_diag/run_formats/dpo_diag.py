@@ -45,7 +45,7 @@ class DpoDiag(RunFormat):
         settings.put("batch_size", _table(recipe, "optimizer").get("batch_size"), _RECIPE)
         settings.put("epochs", _table(recipe, "optimizer").get("epochs"), _RECIPE)
         rows, source = state_log(folder, settings)
-        return assemble(folder, "dpo_diag", settings, rows, source)
+        return assemble(folder, "dpo_diag", settings, rows=rows, source=source)
 
 
 RUN_FORMAT = DpoDiag

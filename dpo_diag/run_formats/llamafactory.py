@@ -55,7 +55,7 @@ class LlamaFactory(RunFormat):
         card_facts(settings)
         for name in ("all_results.json", "eval_results.json"):
             folder.json(name)
-        return assemble(folder, "llamafactory", settings, rows, source)
+        return assemble(folder, "llamafactory", settings, rows=rows, source=source)
 
 
 RUN_FORMAT = LlamaFactory

@@ -60,7 +60,9 @@ class OpenRlhf(RunFormat):
             if len(found) > len(entries):
                 entries, source = found, name
         rows = rows_of(entries, folder, source)
-        return assemble(folder, "openrlhf", settings, rows, source, _steps(folder))
+        return assemble(
+            folder, "openrlhf", settings, rows=rows, source=source, steps=_steps(folder)
+        )
 
 
 RUN_FORMAT = OpenRlhf

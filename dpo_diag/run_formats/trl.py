@@ -38,7 +38,7 @@ class Trl(RunFormat):
         option_files(settings, *_OPTIONS, *(n for n in extra if n not in _OPTIONS))
         rows, source = state_log(folder, settings)
         card_facts(settings)
-        return assemble(folder, "trl", settings, rows, source)
+        return assemble(folder, "trl", settings, rows=rows, source=source)
 
 
 RUN_FORMAT = Trl

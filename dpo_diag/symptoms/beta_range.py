@@ -1,8 +1,8 @@
 """Is beta within what the field uses for this loss?
 
 Source: Rafailov et al. 2023 (0.1 to 0.5), princeton-nlp/SimPO's README (tuned DPO 0.01; SimPO 2 to
-2.5, newer models 10), Tülu 3 (length-normalised DPO 5), TRL's and LLaMA-Factory's default 0.1; ORPO
-and KTO from their papers' 0.05 to 0.5. The outer limits, ten times beyond, are ours.
+2.5, newer models 10), OLMo 2's model card (length-normalised DPO 5), TRL's and LLaMA-Factory's
+default 0.1; ORPO and KTO from memory. The outer limits, ten times below and twice above, are ours.
 """
 
 from dpo_diag.run_formats._base import RunRecord
@@ -25,7 +25,7 @@ class BetaRange(Symptom):
     """A beta that nobody uses."""
 
     question = "Is beta within what the field uses for this loss?"
-    source = "Rafailov et al. 2023; princeton-nlp/SimPO; Tülu 3; outer limits ours"
+    source = "Rafailov et al. 2023; princeton-nlp/SimPO; OLMo 2 model card; outer limits ours"
 
     def lacking(self, record: RunRecord) -> str:
         """Beta, and a loss with a range."""

@@ -1,9 +1,10 @@
 """Is the learning rate within what the field uses, for a full model or an adapter?
 
 Source: TRL's default 1e-6; SimPO's tuned DPO 3e-7 to 7e-7, and its report that 1e-5 gives
-gibberish; Razin et al. 2024 1e-7 to 5e-6; Zephyr 5e-7 full and 5e-6 with QLoRA; Tülu 3 2e-7 to
-5e-7; adapters take about ten times more (LLaMA-Factory's examples 5e-6, up to 2e-4 elsewhere). The
-limits are ours. Models narrower than 512 were never part of it and are not judged.
+gibberish; Razin et al. 2024 1e-7 to 5e-6; alignment-handbook #25 (5e-7 in its recipe); OLMo 2's
+model card 8e-7; adapters take about ten times more (5e-6 in LLaMA-Factory's and TRL's examples,
+1e-4 in alignment-handbook #25). The limits are ours. Models narrower than 512 were never part of
+it and are not judged.
 """
 
 from dpo_diag.run_formats._base import RunRecord
