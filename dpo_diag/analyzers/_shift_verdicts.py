@@ -161,7 +161,7 @@ def _beside(own: Mapping[tuple[str, str, str], Any], model_id: str, label: str) 
     """The drop with length held fixed, and that of the reference's ranking, in words."""
     words = {
         named(DROP, "same_length"): "with the difference in length held fixed",
-        named("ref_ranking_drop", MATCHED): "of the reference's own ranking",
+        named("ref_ranking_drop", MATCHED): "for the reference's own ranking",
     }
     parts = [
         f"; {100.0 * row['estimate']:+.1f} {text}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from dpo_diag.stats.contrast import Group
 from dpo_diag.stats.intervals import n_clusters
@@ -86,8 +87,14 @@ def mix_contrast(inside: np.ndarray, shifted: np.ndarray, strata: np.ndarray) ->
 
 
 def _cells(inside: np.ndarray, shifted: np.ndarray, strata: np.ndarray) -> Cells:
-    names = sorted(set(strata[inside | shifted]) - {""})
-    both = {s: (inside & (strata == s), shifted & (strata == s)) for s in names}
+    used = inside | shifted
+    codes, known = pd.factorize(np.where(used, strata, ""), sort=True)  # texts compare slowly
+    both = {
+        str(s): (inside & (codes == code), shifted & (codes == code))
+        for code, s in enumerate(known)
+        if s != ""
+    }
+    names = list(both)
     sizes = {s: (int(a.sum()), int(b.sum())) for s, (a, b) in both.items()}
     shared = [s for s in names if min(sizes[s]) >= FEW]
     left_out = [s for s in names if s not in shared]
