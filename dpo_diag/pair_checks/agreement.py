@@ -11,7 +11,7 @@ import pandas as pd
 from dpo_diag.pair_checks._base import KNOW, LOOK, UNSEEN, Check, Checked, Measure, PairData
 from dpo_diag.pair_checks._measures import MAX_PARTS, examples
 from dpo_diag.stats.agreement import krippendorff_alpha
-from dpo_diag.stats.intervals import clustered_proportion
+from dpo_diag.stats.intervals import FEW_CLUSTERS, clustered_proportion
 
 LOOK_BELOW = 0.4  # alpha; ours (Krippendorff asks for 0.667, preferences seldom reach it)
 NARROW = 2 / 3  # largest majority that counts as narrow
@@ -54,7 +54,7 @@ class Agreement(Check):
             *_by_annotator(votes, level),
         ]
         narrow = measures[2].interval
-        is_low = alpha.n > 0 and alpha.estimate < LOOK_BELOW
+        is_low = alpha.n_clusters >= FEW_CLUSTERS and alpha.estimate < LOOK_BELOW
         advice = (
             "Treat labels as noisy: train with a robust method (dpo-diag train cdpo, rdpo or "
             "holder_dpo), weight by the votes, and expect no accuracy above the annotators' own."

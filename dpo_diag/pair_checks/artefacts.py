@@ -55,7 +55,9 @@ class Artefacts(Check):
         measures = (*(share(name, mask, data) for name, mask in faults.items()), *position)
         found = [f"{counted(m)} {_WORDS[name]}" for name, m in faults.items() if m.any()]
         if data.unread:
-            found.insert(0, f"{len(data.unread):,} rows make no pair ({data.unread[0]})")
+            n = len(data.unread)
+            rows = "1 row makes" if n == 1 else f"{n:,} rows make"
+            found.insert(0, f"{rows} no pair ({data.unread[0]})")
         leaning = [m for m in position if not m.interval.low <= 0.5 <= m.interval.high]
         if leaning:
             found.append(f"the preferred answer was the first in {percent(leaning[0].interval)}")

@@ -6,6 +6,10 @@ beta 0.1 a base that is wrong by 5 nats needs a loss of 0.474, by 30 nats 0.049.
 than 10 % of the training pairs that its Pythia model ranked wrong were turned at the lowest
 validation loss.
 
+Measured on the sandbox (one DPO run at beta 0.1, 2,580 training pairs): 25 % of the pairs ranked
+wrong were turned, none of those that needed a loss below 0.1; the gap c told the pairs ranked wrong
+afterwards with an AUC of 0.94 (0.93 to 0.95), and those of negative implicit reward with 0.51.
+
 Source: Chen et al., arXiv 2405.19534, Theorem 4.1 and section 4.
 """
 
@@ -30,7 +34,8 @@ class BaseRanking(Check):
     )
     misleads = (
         "Sums of log-probs favour short answers; the number per token does not. That a pair stays "
-        "ranked wrong does not hurt where only its margin matters."
+        "ranked wrong does not hurt where only its margin matters: the gap says nothing of the "
+        "sign of the implicit reward."
     )
     headline = ("base_ranking_accuracy", "base_ranking_accuracy_per_token", "pairs_out_of_reach")
     about_model = True

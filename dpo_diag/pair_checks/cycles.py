@@ -45,7 +45,8 @@ class Cycles(Check):
         n_prompts = len(np.unique(data.prompts[cyclic]))
         return Checked(
             graded(cyclic, look=LOOK_ABOVE),
-            f"{counted(cyclic)} lie on a circle of preferences, on {n_prompts:,} prompts.",
+            f"{counted(cyclic)} lie on a circle of preferences, on "
+            f"{n_prompts:,} prompt{'s' * (n_prompts != 1)}.",
             "Rank these prompts' answers again, or leave the pairs on circles out (--write-clean "
             "with --drop cycles): no reward can fit them.",
             measures,

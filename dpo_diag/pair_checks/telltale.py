@@ -84,7 +84,7 @@ class Telltale(Check):
             return Checked(CLEAN, said, measures=measures, notes=notes)
         length = share("", _over(data, rows, longer_chosen(data)[rows]), data).interval
         listed = "; ".join(word.said() for word in words[:3])
-        is_strong = any(w.accuracy >= STRONG and w.n_pairs >= COMMON * len(rows) for w in words)
+        is_strong = any(word.is_strong for word in words)
         return Checked(
             LOOK if is_strong else KNOW,
             f"A model that reads no prompt, only the answers' words, is right in {percent(model)} "
@@ -110,7 +110,7 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Word:
-    """A telltale word: column of its feature, prompts for and against, pairs, p-values."""
+    """A telltale word: its feature's column, prompts for and against, pairs, p-values, strength."""
 
     column: int
     name: str
@@ -119,6 +119,7 @@ class Word:
     n_pairs: int
     p_value: float
     p_adjusted: float
+    is_strong: bool
 
     @property
     def accuracy(self) -> float:
@@ -217,7 +218,8 @@ def telltale_words(features: Features, prompts: np.ndarray, *, level: float = LE
     passed = np.flatnonzero(adjusted < level)
     n_pairs = np.bincount(features.signs.indices, minlength=len(total))
     strength = np.abs(n_for - n_against)  # prompts decided beyond chance
-    order = sorted(passed, key=lambda k: (-strength[k], features.names[k]))
+    sure = (strength >= (2 * STRONG - 1) * total) & (n_pairs >= COMMON * len(prompts))
+    order = sorted(passed, key=lambda k: (not sure[k], -strength[k], features.names[k]))
     found = [
         Word(
             int(k),
@@ -227,6 +229,7 @@ def telltale_words(features: Features, prompts: np.ndarray, *, level: float = LE
             int(n_pairs[k]),
             float(p_values[k]),
             float(adjusted[k]),
+            bool(sure[k]),
         )
         for k in order
     ]

@@ -46,3 +46,10 @@ def test_without_several_votes_it_says_what_it_needs(made) -> None:
     assert CHECK().run(made([("p", "a", "b")]), RNG).concern == UNSEEN
     single = made([("p", "a", "b"), ("q", "a", "b")], annotator=["x", "y"])
     assert CHECK().run(single, RNG).concern == UNSEEN
+
+
+def test_a_handful_of_divided_pairs_calls_for_no_look(made) -> None:
+    """Where only contradictory pairs were judged twice, alpha is low by construction."""
+    pairs = [(f"p{k}", *answers) for k in range(6) for answers in (("a", "b"), ("b", "a"))]
+    found = CHECK().run(made(pairs, annotator=["x", "y"] * 6), RNG)
+    assert found.concern == KNOW and not found.advice
