@@ -41,6 +41,28 @@ SCORED_SAMPLES = TableSpec(
     ),
     "log-probabilities of sampled answers under one model; a reference is just another model",
 )
+LABEL_EVIDENCE = TableSpec(
+    "LabelEvidence",
+    ("model_id", "pair_id"),
+    (
+        *ids("model_id", "pair_id", "prompt_id"),
+        Column("verdict", "string", "`label`, `model` or `undecided`: which is more likely wrong"),
+        Column("because", "string", "the evidence that the verdict rests on"),
+        Column("margin", "float", "implicit-reward margin, below 0", "reward"),
+        Column("vote_share", "float", "votes for the label", "share", nullable=True),
+        Column("n_votes", "int", "votes", nullable=True),
+        Column("twins", "int", "pairs with the same answers, label turned round", nullable=True),
+        Column("models_reversing", "float", "of `n_models` models, this one included", "share"),
+        Column("n_models", "int", "models compared"),
+        Column("steps_reversing", "float", "of `n_steps` steps", "share", nullable=True),
+        Column("n_steps", "int", "steps of the run compared"),
+        Column("mean_margin", "float", "over the models", "reward"),
+        Column("label_right", "float", "posterior that the label is right", nullable=True),
+        Column("holder_weight", "float", "pull on Hölder-DPO's loss", nullable=True),
+        Column("is_outlier", "bool", "among the share that Hölder-DPO takes for mislabelled"),
+    ),
+    "what speaks against the label, or the model, of every reversed training pair",
+)
 REVERSAL_PREDICTIONS = TableSpec(
     "ReversalPredictions",
     ("model_id", "predictor", "pair_id"),
@@ -255,6 +277,7 @@ SPECS = {
     for spec in (
         SAMPLE_LOGPS,
         SCORED_SAMPLES,
+        LABEL_EVIDENCE,
         REVERSAL_PREDICTIONS,
         PAIR_CONFLICTS,
         EXPRESSIBLE,

@@ -23,6 +23,7 @@ from dpo_diag.diagnosis_specs import (  # noqa: F401 (re-exported)
     EXPLICIT_REWARDS,
     EXPRESSIBLE,
     JUDGED_PAIRS,
+    LABEL_EVIDENCE,
     PAIR_CONFLICTS,
     PAIR_NORMS,
     PAIR_ROWS,

@@ -40,9 +40,10 @@ from dpo_diag.analyzers._label_evidence import LABEL, MODEL, Evidence
 from dpo_diag.analyzers._rows import Statistic
 from dpo_diag.stats.intervals import Interval
 from dpo_diag.stats.ranks import auc
-from dpo_diag.tables import CASES, empty
+from dpo_diag.tables import CASES, LABEL_EVIDENCE, concat, empty, validate
 
 NAME = "label_or_model"
+COLUMNS = ("annotator", "vote_share", "n_votes")  # of pairs, beside those of every analyzer
 NO_TRAINING = "no training pair was scored; give --split train (or all)"
 _REVERSED = "share of reversed training pairs"
 _GOLD = "with a gold order"
@@ -92,7 +93,7 @@ class Parameters:
     clear_votes: float = 2.0 / 3.0
     min_models: int = 3
     gold_gap: float = 0.0
-    n_cases: int = 1000
+    n_cases: int = 20
 
 
 class LabelOrModel(Analyzer):
@@ -102,8 +103,8 @@ class LabelOrModel(Analyzer):
     reading: ClassVar[str] = (
         "The verdict words are a plain rule on evidence, no probabilities: label (votes, a "
         "contradiction in the data or annotator and margin speak against it), model (votes, other "
-        "seeds or earlier steps speak for the label), undecided. Every reversed pair is in "
-        "cases.csv with its evidence."
+        "seeds or earlier steps speak for the label), undecided. Every reversed training pair "
+        "is in rows/LabelEvidence.parquet with all its evidence."
     )
     misleads: ClassVar[str] = (
         "All but votes and contradictions take the models for judges, and margins of training "
@@ -124,8 +125,7 @@ class LabelOrModel(Analyzer):
         """Verdicts, evidence and cases of every final model in ImplicitRewards."""
         self.check(tables)
         texts = tables.get("PreferencePairs")
-        wanted = ["annotator", "vote_share", "n_votes"]
-        frame = _pairs.with_pair_columns(tables["ImplicitRewards"], texts, wanted)
+        frame = _pairs.with_pair_columns(tables["ImplicitRewards"], texts, COLUMNS)
         rows: list[dict[str, Any]] = []
         cases: list[dict[str, Any]] = []
         notes: list[str] = []
@@ -152,6 +152,38 @@ class LabelOrModel(Analyzer):
             cases=pd.DataFrame(cases) if cases else empty(CASES),
             notes=tuple(dict.fromkeys(notes)),
         )
+
+
+def evidence_table(
+    rewards: pd.DataFrame, pairs: pd.DataFrame | None, params: Parameters | None = None
+) -> pd.DataFrame:
+    """LABEL_EVIDENCE: every reversed training pair of every final model, its evidence and verdict.
+
+    Args:
+        rewards: ImplicitRewards, steps included where there are any.
+        pairs: PreferencePairs, for votes, annotators and contradictions.
+        params: of the rule; None for the default.
+    """
+    params = params or Parameters()
+    frame = _pairs.with_pair_columns(rewards, pairs, COLUMNS)
+    trained = frame[frame["split"] == "train"]
+    parts = []
+    for model_id in sorted(trained.loc[trained["step"] == -1, "model_id"].unique()):
+        model = _pairs.one_model(trained, model_id, NAME)
+        found = _label_evidence.evidence_of(model, trained, pairs)
+        judged = _label_evidence.judge(
+            found.table, params, n_models=found.n_models, n_steps=found.n_steps
+        )
+        table = found.table.join(judged).reset_index(names="pair_id")
+        table = table.assign(
+            model_id=model_id,
+            prompt_id=model["prompt_id"],
+            n_models=found.n_models,
+            n_steps=found.n_steps,
+        )
+        parts.append(table[table["margin"] < 0.0])
+    rows = concat(parts, LABEL_EVIDENCE)
+    return validate(rows[list(LABEL_EVIDENCE.column_names)], LABEL_EVIDENCE)
 
 
 def verdict_columns(model: pd.DataFrame, verdict: np.ndarray, gold_gap: float) -> pd.DataFrame:
@@ -279,7 +311,7 @@ def _area_row(model: pd.DataFrame, name: str, area: Interval, params: Parameters
 def _cases(
     model: pd.DataFrame, found: Evidence, judged: pd.DataFrame, params: Parameters
 ) -> list[dict[str, Any]]:
-    """Every reversed training pair with its evidence, by verdict and how far it is turned."""
+    """The reversed training pairs with their evidence, by verdict, those turned farthest first."""
     cases = []
     turned = found.table[found.table["margin"] < 0.0].sort_values("margin", kind="stable")
     for verdict in _label_evidence.VERDICTS:

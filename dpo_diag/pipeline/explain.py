@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from dpo_diag import registry
 from dpo_diag.checkpoints import Checkpoint
 from dpo_diag.costs._base import Cost
 from dpo_diag.engines._base import SamplingSettings
@@ -73,6 +74,10 @@ def gather_explained(
         notes += answers.notes
     if further.states:
         more["PairStates"] = _states(evidence, request, work)
+    if evidence.rewards is not None:
+        label_or_model = registry.load_module("analyzers", "label_or_model")
+        rows = label_or_model.evidence_table(evidence.rewards.rewards, pairs.frame)
+        more |= {"LabelEvidence": rows} if len(rows) else {}
     return replace(evidence, more=more, notes=tuple(notes))
 
 

@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 
 from dpo_diag.analyzers._label_evidence import judge
-from dpo_diag.analyzers.label_or_model import NO_TRAINING, LabelOrModel, Parameters
+from dpo_diag.analyzers.label_or_model import (
+    NO_TRAINING,
+    LabelOrModel,
+    Parameters,
+    evidence_table,
+)
 
 
 def run(rewards, pairs=None, **parameters):
@@ -128,11 +133,20 @@ def test_steps_of_the_run_count_and_those_of_another_do_not(planted, own) -> Non
     assert "by 0 % of 4 steps" in result.cases["note"].iloc[0]
 
 
-def test_every_reversed_training_pair_is_a_case_with_its_evidence(planted) -> None:
+def test_every_reversed_training_pair_is_in_the_table_with_its_evidence(planted) -> None:
+    table = evidence_table(*planted)
+    own = table[table["model_id"] == "run0"]
+    assert len(own) == 150 and (own["margin"] < 0).all()
+    assert own["verdict"].value_counts().to_dict() == {"label": 100, "model": 50}
+    assert (own["models_reversing"] == 1.0).sum() == 100 and (own["n_models"] == 4).all()
+    assert len(evidence_table(planted[0].assign(split="test"), planted[1])) == 0
+
+
+def test_cases_say_what_speaks_for_their_verdict(planted) -> None:
     cases = run(*planted).cases
-    own = cases[cases["model_id"] == "run0"]
-    assert len(own) == 150
-    assert own["note"].str.contains("reversed by 100 % of 4 models").sum() == 100
+    own = cases[(cases["model_id"] == "run0") & (cases["kind"] == "verdict_label")]
+    assert len(own) == 20
+    assert own["note"].str.contains("reversed by 100 % of 4 models").all()
 
 
 def test_without_training_pairs_nothing_is_said_and_why(planted, own) -> None:

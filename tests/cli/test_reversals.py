@@ -12,11 +12,13 @@ from dpo_diag import tables
 
 @pytest.fixture(scope="module")
 def explained(world, cli: Callable, tmp_path_factory) -> Path:
-    """Everything asked for, on pairs with votes."""
+    """Everything asked for, on pairs with votes, two training labels turned since training."""
     root = tmp_path_factory.mktemp("explained")
     rows = [json.loads(line) for line in world.pairs.read_text(encoding="utf-8").splitlines()]
     for k, row in enumerate(rows):
         row |= {"votes_chosen": 2 + k % 4, "votes_rejected": 3 - k % 4}
+    for row in rows[:2]:
+        row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
     file = root / "pairs.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     ended = cli(
@@ -50,7 +52,8 @@ def test_one_report_answers_all_four_questions(explained: Path) -> None:
 
 def test_further_tables_are_written_and_meet_their_specs(explained: Path) -> None:
     found = {path.stem for path in (explained / "rows").glob("*.parquet")}
-    assert {"SampleLogps", "Samples", "SampleCosts", "PairStates"} <= found
+    further = {"SampleLogps", "Samples", "SampleCosts", "PairStates", "LabelEvidence"}
+    assert further <= found
     for name in found:
         assert len(tables.read_table(explained / "rows" / f"{name}.parquet", tables.SPECS[name]))
 
@@ -68,6 +71,13 @@ def test_every_part_has_its_number(explained: Path, statistic: str, part: str) -
 def test_votes_of_the_file_are_used(explained: Path) -> None:
     """Votes 2:3, 3:2, 4:1, 5:0 in turns: a quarter of the labels is the minority's."""
     assert finding(explained, "minority_label_rate")["estimate"] == pytest.approx(0.25)
+
+
+def test_turned_training_labels_are_reversed_and_votes_decide(explained: Path) -> None:
+    """The first has 2 votes of 5, the second 3 of 5: clear enough against, not clear for."""
+    rows = tables.read_table(explained / "rows" / "LabelEvidence.parquet", tables.LABEL_EVIDENCE)
+    by_votes = rows.set_index("vote_share")["verdict"]
+    assert by_votes[0.4] == "label" and by_votes[0.6] != "model" and len(rows) == 2
 
 
 def test_without_further_data_the_parts_say_what_they_need(
