@@ -19,8 +19,10 @@ class FirstLoss(Symptom):
     """A loss that does not begin at ln 2."""
 
     question = "Does the loss begin at ln 2?"
-    source = "Rafailov et al. 2023, equation 7; huggingface/transformers #35856; huggingface/trl PR "
-        "#2615"
+    source = (
+        "Rafailov et al. 2023, equation 7; huggingface/transformers #35856; "
+        "huggingface/trl PR #2615"
+    )
     explained_by = ("reward_at_start", "adapter_reference", "reference_differs", "half_precision")
 
     def lacking(self, record: RunRecord) -> str:
@@ -47,8 +49,8 @@ class FirstLoss(Symptom):
             else "The loss does not begin at ln 2 = 0.693.",
             evidence=f"First logged loss {first:.4g} = {times:.3g} times ln 2.",
             meaning=(
-                "The loss is not divided by the accumulation steps, nor are the gradients: Adam undoes "
-                "that, gradient clipping does not."
+                "The loss is not divided by the accumulation steps, nor are the gradients: Adam "
+                "undoes that, gradient clipping does not."
                 if summed
                 else "The policy differs from its reference before training, or the loss has a "
                 "further term that the settings do not show."
