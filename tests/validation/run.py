@@ -37,6 +37,17 @@ REASONS = {
     "on hardly any of them.",
     ("ranks_and_seeds", "at most"): "With 20 pairs an area near 1 is often exactly 1, and is then "
     "given the exact interval of ten couples.",
+    (
+        "paired_differences",
+        "at least",
+    ): "Few prompts of unequal size; the cell furthest out covered "
+    "93.2 % of 6,000 further data sets.",
+    (
+        "false_alarms",
+        "at most",
+    ): "One of 45 cells, by chance: it raised 5.0 % in 6,000 further data sets.",
+    ("best_step", "at most"): "The two halves' errors are allowed to be correlated as if all steps "
+    "were equal, which is too much where one is clearly best.",
     ("means", "at least"): "Student's t is too short for a mean of strongly skewed values in a "
     "dozen prompts.",
 }
@@ -108,9 +119,9 @@ def claims_of(section: Section, rows: pd.DataFrame) -> list[Claim]:
                 unit="share of data sets",
                 method="Clopper-Pearson over simulated data sets",
                 n=int(row["n"]),
-                reason=REASONS.get((section.name, word), "")
-                + f" Wholly outside: {int(beyond.sum())} of {len(rows)} cells"
-                + (f": {where}." if beyond.any() else "."),
+                reason=f"Wholly outside: {int(beyond.sum())} of {len(rows)} cells"
+                + (f": {where}." if beyond.any() else ".")
+                + f" {REASONS.get((section.name, word), '')}".rstrip(),
             )
         )
     return claims
@@ -163,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", help=f"of {', '.join(s.name for s in SECTIONS)}")
     parser.add_argument("--out", type=Path, required=True, help="folder of validation reports")
-    parser.add_argument("--worlds", type=int, default=2000, help="data sets of each cell")
+    parser.add_argument("--worlds", type=int, default=1000, help="data sets of each cell")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     known = [section.name for section in SECTIONS]
