@@ -36,9 +36,9 @@ def command(**options: Any) -> None:
 
     Writes a folder that transformers, TRL and every other dpo-diag command read. VARIANT `reward`
     trains no policy but an explicit reward, a sequence classifier for `ood --explicit`. A recipe
-    with [players] trains several policies in turns, each answering to its own oracle, into OUT/PLAYER;
-    no convergence or Nash guarantee is known for that, and OUT/players.json says what each could
-    still gain by deviating.
+    with [players] trains several policies in turns, each answering to its own oracle, into
+    OUT/PLAYER; no convergence or Nash guarantee is known for that, and OUT/players.json says what
+    each could still gain by deviating.
     """
     from dpo_diag.pipeline.train import run_training
 
