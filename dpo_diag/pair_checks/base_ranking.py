@@ -6,8 +6,8 @@ beta 0.1 a base that is wrong by 5 nats needs a loss of 0.474, by 30 nats 0.049.
 than 10 % of the training pairs that its Pythia model ranked wrong were turned at the lowest
 validation loss.
 
-Measured on the sandbox (one DPO run at beta 0.1, 2,580 training pairs): 25 % of the pairs ranked
-wrong were turned, none of those that needed a loss below 0.1; the gap c told the pairs ranked wrong
+Measured on the sandbox (one DPO run at beta 0.03, 2,580 training pairs): 25 % of the pairs ranked
+wrong were turned, none of those wrong by more than 22.5 nats; the gap c told the pairs ranked wrong
 afterwards with an AUC of 0.94 (0.93 to 0.95), and those of negative implicit reward with 0.51.
 
 Source: Chen et al., arXiv 2405.19534, Theorem 4.1 and section 4.

@@ -80,12 +80,12 @@ def test_large_sets_are_sampled_by_prompt_and_that_is_said(coins, monkeypatch) -
 
 
 def test_a_sure_word_comes_before_a_weaker_one_that_is_in_more_pairs(made) -> None:
-    """``zzz`` is right in all of its 40 pairs, ``yyy`` in 150 of its 200: 40 against 100 prompts."""
+    """``zzz`` is right in all of 40 pairs, ``yyy`` in 150 of 200: 40 against 100 prompts."""
     pairs = []
     for k in range(200):
-        chosen, rejected = ("yyy", "no") if k % 4 else ("no", "yyy")
-        pairs.append(
-            (f"p{k}", f"{chosen} {'zzz' if k < 40 else 'www'} a{k}", f"{rejected} www b{k}")
-        )
+        chosen, rejected = ("yyy", f"no{k}") if k % 4 else (f"no{k}", "yyy")
+        sure = "zzz" if k < 40 else f"c{k}"
+        pairs.append((f"p{k}", f"{chosen} {sure} a{k}", f"{rejected} b{k}"))
     words = telltale_words(presence(made(pairs), np.arange(200)), np.arange(200))
-    assert words[0].name == "zzz" and words[0].is_strong and not words[1].is_strong
+    assert words[0].is_strong and "zzz" in words[0].name
+    assert [word.name for word in words if not word.is_strong] == ["yyy"]
