@@ -73,7 +73,7 @@ class GradientJob:
 
 def count_parameters(job: GradientJob) -> int:
     """Length of the job's gradients; loads the model and lets it go."""
-    return _gradients(job).n_parameters
+    return sum(p.numel() for p in _model(job).parameters() if p.requires_grad)
 
 
 def write_features(
@@ -174,6 +174,10 @@ def _loaded(job: GradientJob) -> _Loaded:
 
 
 def _gradients(job: GradientJob) -> MarginGradients:
+    return MarginGradients(_model(job), job.probe)
+
+
+def _model(job: GradientJob) -> Any:
     lora = job.lora
     recipe = recipe_for(
         "dpo",
@@ -185,8 +189,7 @@ def _gradients(job: GradientJob) -> MarginGradients:
         alpha=lora.alpha,
         target_modules=lora.target_modules,
     )
-    model = load_policy(recipe, Path(job.model)).model
-    return MarginGradients(model, job.probe)
+    return load_policy(recipe, Path(job.model)).model
 
 
 def _projection(job: GradientJob, sizes: Sequence[int]) -> Projection:
