@@ -87,10 +87,18 @@ def slice_values(
 
 def as_text(column: pd.Series) -> np.ndarray:
     """A column as strings, missing as the empty string, booleans as ``true`` and ``false``."""
-    present = column.astype(object).where(column.notna(), "")
+    codes, found = pd.factorize(column)
+    values = list(pd.Series(found).astype(object))
+    if column.dtype == object and not all(isinstance(value, str) for value in values):
+        # 1 and True are one value to factorize, not to a reader
+        return column.astype(object).where(column.notna(), "").map(_name_of).to_numpy(dtype=object)
+    names = np.array([*map(_name_of, values), ""], dtype=object)  # the last is that of code -1
+    return names[codes]
+
+
+def _name_of(value: Any) -> str:
     # booleans beside missing values are objects, and must have the names that they have alone
-    named = present.map(lambda v: str(v).lower() if isinstance(v, bool | np.bool_) else str(v))
-    return named.to_numpy(dtype=object)
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
 
 
 def interval_of(

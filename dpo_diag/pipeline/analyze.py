@@ -134,7 +134,7 @@ def analyze(
         known = {f.name for f in dataclasses.fields(analyzer.Parameters)}
         params = analyzer.Parameters(**{k: v for k, v in given.items() if k in known})
         results[name] = analyzer.run(
-            _tables_for(analyzer, tables), params, np.random.default_rng(seed)
+            tables_for(analyzer, tables), params, np.random.default_rng(seed)
         )
     return Analysis(results)
 
@@ -149,7 +149,7 @@ def _check_slices(slices: Sequence[str], tables: Mapping[str, pd.DataFrame]) -> 
             raise DataError(f"--slices: no table has the column {column!r}.{hint}")
 
 
-def _tables_for(analyzer: Analyzer, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def tables_for(analyzer: Analyzer, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Shifted pairs and steps go to the analyzers that ask for them; others they would blur.
 
     Where there are only shifted pairs, or only steps, every analyzer is given those.

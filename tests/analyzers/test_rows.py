@@ -19,3 +19,23 @@ def test_booleans_of_a_table_that_lacks_a_row_keep_their_names() -> None:
 
 def test_numbers_and_words_are_as_written() -> None:
     assert list(as_text(pd.Series([1, "True", None], dtype=object))) == ["1", "True", ""]
+
+
+def test_one_and_true_of_one_column_are_two_names() -> None:
+    mixed = pd.Series([1, True, None, "x", 1], dtype=object)
+    assert list(as_text(mixed)) == ["1", "true", "", "x", "1"]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "names"),
+    [
+        (["b", "a", None, "b"], "str", ["b", "a", "", "b"]),
+        (["b", "a", None, "b"], object, ["b", "a", "", "b"]),
+        ([1.5, None, 2.0], float, ["1.5", "", "2.0"]),
+        ([3, 1], "int64", ["3", "1"]),
+        ([None, 3], "Int64", ["", "3"]),
+        ([], object, []),
+    ],
+)
+def test_a_column_of_any_dtype_is_text(values: list, dtype: object, names: list) -> None:
+    assert list(as_text(pd.Series(values, dtype=dtype))) == names
