@@ -66,3 +66,18 @@ def test_gradient_features_have_rows_of_time_and_memory_and_say_what_is_extrapol
     assert "15M, peak memory | — | 4 GiB | 4.0 GiB | yes |" in text
     text = run.markdown({**results, "gradients": {**part, "pairs": 200, "minutes_of_10000": 20.0}})
     assert "| 30 min | 20.0 min extrapolated | yes |" in text
+
+
+def test_a_million_rows_are_summed_over_their_parts() -> None:
+    """31 s of five analyzers and 30 s of the timeline are over a minute; 2 GiB are not over 4."""
+    path = ROOT / "tests" / "benchmarks" / "run.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_run", path)
+    run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+    results = json.loads((ROOT / "reports/benchmarks/results.json").read_text(encoding="utf-8"))
+    part = {"rows": 1_000_000, "seconds": {"ood": 31.0}, "total_seconds": 31.0, "peak_mib": 2048}
+    steps = {**part, "seconds": {"timeline": 30.0}, "total_seconds": 30.0}
+    results["analysis"]["rows"] = {"models": part, "steps": steps}
+    text = run.markdown(results)
+    assert "| ood, timeline on 1,000,000 scored rows | — | 60 s | 61.0 s | **no** |" in text
+    assert "peak memory of 1,000,000 rows | — | 4 GiB | 2.0 GiB | yes |" in text
