@@ -9,7 +9,8 @@ processes, shared pages counted once (PSS), looked at twice a second. Prints the
 
     python tests/benchmarks/gradients.py --pairs 10000
 
-With fewer pairs ``minutes_of_10000`` is extrapolated from the seconds per pair of each step.
+With fewer pairs ``minutes_of_10000`` is extrapolated from the seconds per pair of each step; the
+start of the processes counts among them, so a few hundred pairs overstate it and 64 mean nothing.
 """
 
 import argparse
