@@ -33,8 +33,8 @@ def places_of(frame: pd.DataFrame, run_steps: pd.DataFrame | None = None) -> dic
         frame: rows with ``model_id`` and ``step``, optionally ``run_id``.
         run_steps: RunSteps; the step of a final model is only known from there.
     """
-    runs = runs_of(frame)
-    step = dict(zip(frame["model_id"], frame["step"], strict=True))
+    runs, models = runs_of(frame), frame.drop_duplicates("model_id")
+    step = dict(zip(models["model_id"], models["step"], strict=True))
     places = {
         model: Place(run, float(step[model]) if step[model] >= 0 else np.nan, step[model] < 0)
         for model, run in runs.items()

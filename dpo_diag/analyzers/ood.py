@@ -234,11 +234,11 @@ def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _set_notes(frame: pd.DataFrame, scored: Mapping[str, Scored], params: Parameters) -> list[str]:
     notes = []
-    domains = set(frame["domain"]) - {params.in_domain}
+    domains = set(frame["domain"].unique()) - {params.in_domain}
     if len(frame) and not domains:
         notes.append("No shifted pairs were given, so there is no drop to measure.")
-    inside = set(frame.loc[frame["domain"] == params.in_domain, "prompt_id"])
-    shared = inside & set(frame.loc[frame["domain"] != params.in_domain, "prompt_id"])
+    inside = set(frame.loc[frame["domain"] == params.in_domain, "prompt_id"].unique())
+    shared = inside & set(frame.loc[frame["domain"] != params.in_domain, "prompt_id"].unique())
     if shared:
         notes.append(
             f"{len(shared)} prompts are in the in-distribution set and in a shifted one; the "
