@@ -88,6 +88,7 @@ def stages(out: Path, seeds: int, engine: str) -> Iterator[Stage]:
                     *("--baseline", str(out / "dpo-0")),
                     *("--pairs", str(out / "pairs.jsonl")),
                     *("--shifted", str(out / "ood.jsonl")),
+                    *("--shifted", str(out / "reworded.jsonl")),
                     *("--prompts", str(out / "prompts.jsonl")),
                     *costs,
                     *("--claims", str(out / "recipes" / "claims.toml")),
