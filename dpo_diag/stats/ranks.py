@@ -9,8 +9,10 @@ from dpo_diag.stats.intervals import (
     clopper_pearson,
     cluster_codes,
     cluster_sums,
-    clustered_mean,
+    n_clusters,
 )
+
+_NO_SPREAD = "no spread: no interval"
 
 
 def symmetric_auc(margins: np.ndarray, clusters: np.ndarray, *, level: float = 0.95) -> Interval:
@@ -67,14 +69,20 @@ def auc(
         level: nominal coverage, in (0, 1).
 
     Returns:
-        The AUC with a logit-scale interval; NaN with n = 0 when one kind is missing.
+        The AUC with a logit-scale interval whose degrees of freedom are those of the rarer kind
+        where that decides (``_area_error``); NaN limits where a kind has one prompt only, all NaN
+        with n = 0 when one kind is missing.
 
     Source: DeLong et al. 1988; Obuchowski 1997 for clusters.
     """
     influence = auc_influence(scores, is_positive)
     if np.isnan(influence).all():
         return Interval(np.nan, np.nan, np.nan, np.nan, 0, 0, "one kind is missing", False)
-    return logit_interval(float(influence.mean()), influence, cluster_codes(clusters), level)
+    codes = cluster_codes(clusters)
+    se, df = _area_error(influence, is_positive, codes)
+    estimate, n = float(influence.mean()), len(influence)
+    row = Interval(estimate, np.nan, np.nan, se, n, n_clusters(codes), _NO_SPREAD, False)
+    return _logit_limits(row, df, level)
 
 
 def auc_difference(
@@ -96,26 +104,28 @@ def auc_difference(
 
     Returns:
         The difference with Student's t over the prompts' influences; NaN limits where the two
-        scores order all rows alike, all NaN with n = 0 when one kind is missing.
+        scores order all rows alike or a kind has one prompt only, all NaN with n = 0 when one kind
+        is missing.
 
     Source: DeLong et al. 1988 for two correlated areas; Obuchowski 1997 for clusters.
     """
     influence = auc_influence(first, is_positive) - auc_influence(second, is_positive)
     if np.isnan(influence).all():
         return no_difference("one kind is missing")
-    found = clustered_mean(influence, clusters, level=level)
+    codes, estimate = cluster_codes(clusters), float(influence.mean())
+    se, df = _area_error(influence, is_positive, codes)
     row = no_difference("")._replace(
-        estimate=found.estimate, n=found.n, n_clusters=found.n_clusters, method=found.method
+        estimate=estimate, n=len(influence), n_clusters=n_clusters(codes), method=_NO_SPREAD
     )
-    if not np.isfinite(found.low):
-        return row._replace(flag="no spread: no interval")
-    df = found.n_clusters - 1
+    if not se > 1e-14 * max(abs(estimate), 1e-300):
+        return row._replace(flag=_NO_SPREAD)
+    half = float(stats.t.isf((1.0 - level) / 2.0, df)) * se
     return row._replace(
-        low=max(found.low, -1.0),
-        high=min(found.high, 1.0),
-        p_value=float(2.0 * stats.t.sf(abs(found.estimate) / found.se, df)),
-        se=found.se,
-        df=float(df),
+        low=max(estimate - half, -1.0),
+        high=min(estimate + half, 1.0),
+        p_value=float(2.0 * stats.t.sf(abs(estimate) / se, df)),
+        se=se,
+        df=df,
         method="paired areas, prompt-clustered t",
     )
 
@@ -193,14 +203,45 @@ def logit_interval(
     n = len(influence)
     totals = cluster_sums(influence - influence.mean(), codes)
     groups = len(totals)
-    row = Interval(estimate, np.nan, np.nan, np.nan, n, groups, "no spread: no interval", False)
+    row = Interval(estimate, np.nan, np.nan, np.nan, n, groups, _NO_SPREAD, False)
     if groups < 2:
         return row
     se = float(np.sqrt(groups / (groups - 1.0) * np.sum(totals**2)) / n)
-    inside = estimate * (1.0 - estimate)
-    if se == 0.0 or inside <= 0.0:
-        return row._replace(se=se)
-    half = float(stats.t.isf((1.0 - level) / 2.0, groups - 1)) * se / inside
-    centre = np.log(estimate / (1.0 - estimate))
+    return _logit_limits(row._replace(se=se), groups - 1.0, level)
+
+
+def _logit_limits(row: Interval, df: float, level: float) -> Interval:
+    """Limits of a share on the logit scale from its standard error, none at 0 and 1."""
+    inside = row.estimate * (1.0 - row.estimate)
+    if not row.se > 0.0 or inside <= 0.0:
+        return row
+    half = float(stats.t.isf((1.0 - level) / 2.0, df)) * row.se / inside
+    centre = np.log(row.estimate / (1.0 - row.estimate))
     low, high = 1.0 / (1.0 + np.exp(-(centre + np.array([-half, half]))))
-    return row._replace(low=float(low), high=float(high), se=se, method="prompt-clustered logit t")
+    return row._replace(low=float(low), high=float(high), method="prompt-clustered logit t")
+
+
+def _area_error(
+    influence: np.ndarray, is_positive: np.ndarray, codes: np.ndarray
+) -> tuple[float, float]:
+    """Standard error of an area, and its degrees of freedom by Welch and Satterthwaite.
+
+    Each kind has the small-sample factor of its own prompts, with one row per prompt DeLong's. A
+    dozen positives among a thousand rows are a dozen observations: with the degrees of freedom of
+    all prompts their interval would be too narrow.
+
+    Returns:
+        NaN for both where a kind has one prompt only.
+    """
+    is_positive = np.asarray(is_positive, bool)
+    scaled, parts = influence - influence.mean(), []
+    for kind in (is_positive, ~is_positive):
+        sums = cluster_sums(scaled[kind], codes[kind])
+        groups = len(sums)
+        if groups < 2:
+            return float("nan"), float("nan")
+        scaled[kind] *= np.sqrt(groups / (groups - 1.0))
+        parts.append((float(np.sum(sums**2)), groups - 1.0))
+    se = float(np.sqrt(np.sum(cluster_sums(scaled, codes) ** 2)) / len(influence))
+    spread = sum(square**2 / df for square, df in parts)
+    return se, sum(square for square, _ in parts) ** 2 / spread if spread > 0.0 else 1.0
