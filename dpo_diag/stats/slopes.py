@@ -37,6 +37,8 @@ def clustered_slope(
         does not vary beyond the controls; NaN limits with one prompt or a perfect fit.
 
     Source: Liang and Zeger 1986; the small-sample factor G / (G - 1) * (n - 1) / (n - k - 2).
+    Degrees of freedom: the effective number of prompts by their share of the spread of x, at most
+    G - 1, after Bell and McCaffrey 2002 (from memory).
     """
     held = np.zeros((len(x), 0)) if controls is None else np.asarray(controls, float)
     table = np.column_stack([np.asarray(x, float), np.asarray(y, float), held])
@@ -64,7 +66,9 @@ def clustered_slope(
     se = float(np.sqrt(factor * np.sum(totals**2))) / spread
     if se <= 1e-12 * max(abs(slope), 1e-300):
         return row
-    half = t_quantile((1.0 + level) / 2.0, groups - 1) * se
+    weights = cluster_sums(own**2, codes) / spread  # a few far prompts decide alone
+    df = float(np.clip(1.0 / np.sum(weights**2), 1.0, groups - 1.0))
+    half = t_quantile((1.0 + level) / 2.0, df) * se
     return row._replace(
         low=slope - half, high=slope + half, se=se, method="least squares, prompt-clustered t"
     )

@@ -88,3 +88,16 @@ def test_intervals_cover_a_planted_slope_of_clustered_rows():
         found = clustered_slope(x, (luck < 0.8 - 0.2 * x).astype(float), prompts)
         held += found.low <= -0.2 <= found.high
     assert 0.92 <= held / 400 <= 0.98
+
+
+def test_intervals_cover_where_a_few_prompts_lie_far_out():
+    """Distances with a long tail, 30 prompts of two rows: G - 1 degrees would cover .88."""
+    rng = np.random.default_rng(5)
+    held, prompts = 0, np.repeat(np.arange(30), 2)
+    for _ in range(800):
+        x = rng.exponential(size=30)[prompts]
+        chance = 1.0 / (1.0 + np.exp(-0.5 - rng.normal(size=30)[prompts]))
+        y = (rng.random(60) < chance).astype(float)
+        found = clustered_slope(x, y, prompts, controls=rng.normal(size=(60, 2)))
+        held += found.low <= 0.0 <= found.high
+    assert 0.92 <= held / 800 <= 0.975
