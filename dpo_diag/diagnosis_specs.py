@@ -116,6 +116,21 @@ EXPRESSIBLE = TableSpec(
     ),
     "how much of the target margins a parameter change of some size can express",
 )
+LOCAL_MARGINS = TableSpec(
+    "LocalMargins",
+    ("model_id", "pair_id"),
+    (
+        *ids("model_id", "pair_id"),
+        Column("margin", "float", "at DPO's optimum in the linear class, bounded", "nats"),
+        Column(
+            "redraw_spread",
+            "float",
+            "standard deviation of that margin if as many training pairs were drawn anew",
+            "nats",
+        ),
+    ),
+    "what the local theory of DPO says of each pair before training",
+)
 REMOVAL_OUTCOMES = TableSpec(
     "RemovalOutcomes",
     ("model_id", "seed", "pair_id"),
@@ -284,6 +299,7 @@ SPECS = {
         EXPLICIT_REWARDS,
         JUDGED_PAIRS,
         PAIR_NORMS,
+        LOCAL_MARGINS,
         REMOVAL_OUTCOMES,
         PAIR_ROWS,
         RUN_STEPS,

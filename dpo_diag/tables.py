@@ -24,6 +24,7 @@ from dpo_diag.diagnosis_specs import (  # noqa: F401 (re-exported)
     EXPRESSIBLE,
     JUDGED_PAIRS,
     LABEL_EVIDENCE,
+    LOCAL_MARGINS,
     PAIR_CONFLICTS,
     PAIR_NORMS,
     PAIR_ROWS,

@@ -17,6 +17,11 @@ the held-out pairs, and those whose label agrees with the gold order where that 
 runs that differ in their seed only are shown side by side and as a mean over seeds whose error
 holds prompts and seeds.
 
+*What chance decided.* With the table LocalMargins, DPO's optimum in the linear class:
+``foreseen_right`` is the share of pairs whose order it foresaw, ``chance_order_rate`` the share
+whose order would turn in another draw of as many training pairs (within two spreads of 0), and
+``foreseen_right_sure`` and ``foreseen_right_unsure`` tell the two kinds apart.
+
 Misleads: with all parameters free nearly any margins can be expressed at *some* length, wrong
 labels too, so a small residual clears nothing; the honest knobs are length, steps and the dimension
 of the space. Targets set the scale: gold margins or annotators' shares are a truth, labels +-c are
@@ -40,6 +45,7 @@ import pandas as pd
 from dpo_diag.analyzers import _compare, _pairs, _rows
 from dpo_diag.analyzers._base import Analyzer, AnalyzerResult, Figure, Tables, findings_frame
 from dpo_diag.analyzers._expressible_rows import expressible_rows
+from dpo_diag.analyzers._local_theory import local_rows
 from dpo_diag.analyzers._reversal_aucs import (
     Scored,
     model_rows,
@@ -50,7 +56,7 @@ from dpo_diag.analyzers._reversal_aucs import (
 from dpo_diag.analyzers._reversal_seeds import seed_rows
 from dpo_diag.analyzers._rows import Statistic
 from dpo_diag.errors import TableError
-from dpo_diag.tables import CURVES, empty
+from dpo_diag.tables import CURVES, LOCAL_MARGINS, empty
 
 NAME = "misspecification"
 BASELINES = ("length", "reference_margin")
@@ -205,6 +211,15 @@ class Misspecification(Analyzer):
             clusters=pd.factorize(scored.pairs["prompt_id"])[0],
             params=params,
             reasons=_rows.Reasons(lambda part: "", lambda name: ""),
+        )
+        local = tables.get("LocalMargins", empty(LOCAL_MARGINS))
+        rows += local_rows(
+            NAME,
+            model_id,
+            local[local["model_id"] == model_id],
+            scored.pairs,
+            parts=parts,
+            params=params,
         )
         (turned,) = turn_baselines([scored], BASELINES)
         found, family = model_rows(

@@ -221,7 +221,8 @@ def _refusals(frame: pd.DataFrame) -> np.ndarray:
     both = pd.concat([frame["chosen"], frame["rejected"]], ignore_index=True)
     codes, texts = pd.factorize(both)
     cost = registry.build("costs", "refusal", {})
-    declines = np.asarray(cost.cost([""] * len(texts), [text[:OPENING] for text in texts]), float) > 0.5
+    openings = [text[:OPENING] for text in texts]
+    declines = np.asarray(cost.cost([""] * len(texts), openings), float) > 0.5
     return declines[codes].reshape(2, -1)
 
 

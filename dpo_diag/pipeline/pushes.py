@@ -13,7 +13,7 @@ import pandas as pd
 
 from dpo_diag.pipeline.gradients import GradientFeatures
 from dpo_diag.stats.gradient_conflicts import conflict_scores, negative_products, same_pair
-from dpo_diag.stats.linearised_dpo import Settings, descend, strongest_pushes
+from dpo_diag.stats.linearised_dpo import Prediction, Settings, descend, strongest_pushes
 from dpo_diag.tables import PAIR_CONFLICTS, REVERSAL_PREDICTIONS, validate
 
 TRAIN = "train"
@@ -81,6 +81,12 @@ def products_of(
     return Products(ids, train, kernel, norms), note
 
 
+def foreseen(products: Products, variant: str, beta: float) -> Prediction:
+    """The descent that a prediction made before training rests on, see ``FORESEEN_REWARD``."""
+    settings = Settings(beta, mean_margin=FORESEEN_REWARD / beta)
+    return descend(products.among_training(variant), settings)
+
+
 def predictions(own: pd.DataFrame, products: Products, *, beta: float) -> pd.DataFrame:
     """REVERSAL_PREDICTIONS of one model: what gradients at the reference foretell.
 
@@ -99,8 +105,7 @@ def predictions(own: pd.DataFrame, products: Products, *, beta: float) -> pd.Dat
     for variant, kernel in products.kernel.items():
         suffix = "" if variant == products.best else "_plain"
         norms = products.norms[variant]
-        settings = Settings(beta, mean_margin=FORESEEN_REWARD / beta)
-        alpha = descend(products.among_training(variant), settings).alpha
+        alpha = foreseen(products, variant, beta).alpha
         scores[f"linearised_dpo{suffix}"] = -(kernel @ alpha.astype(kernel.dtype)).astype(float)
         scores[f"conflict{suffix}"] = conflict_scores(
             kernel, eval_norms=norms, train_norms=norms[products.train], excluded=excluded

@@ -26,6 +26,7 @@ from dpo_diag.pipeline.gradients import (
     gradient_features,
     movement,
 )
+from dpo_diag.pipeline.local_margins import as_prediction, local_margins
 from dpo_diag.pipeline.pushes import (
     TRAIN,
     Products,
@@ -40,6 +41,7 @@ from dpo_diag.pipeline.run_steps import run_steps
 from dpo_diag.pipeline.sandbox import jsonl
 from dpo_diag.pipeline.work import EngineChoice, Work
 from dpo_diag.tables import (
+    REVERSAL_PREDICTIONS,
     SPECS,
     concat,
     write_text,
@@ -141,6 +143,12 @@ def explain(
                 seed=options.seed,
             ),
         }
+        local, note = local_margins(model_id, pairs.frame, features, products, beta=beta)
+        notes += [note] if note else []
+        tables["LocalMargins"] = local
+        tables["ReversalPredictions"] = concat(
+            [tables["ReversalPredictions"], as_prediction(own, local)], REVERSAL_PREDICTIONS
+        )
         for name, table in tables.items():
             parts.setdefault(name, []).append(table)
         targets[model_id] = targets_of(own, pairs.frame, options.gold_gap)

@@ -163,7 +163,16 @@ def explanations(rewards: pd.DataFrame) -> dict[str, pd.DataFrame]:
                 pd.DataFrame({"model_id": model, "pair_id": pair_id, "train_pair_id": others})
                 .assign(push=push, cosine=push / 4.0, share=share)
             )  # fmt: skip
+    local = [
+        pairs[["pair_id"]].assign(
+            model_id=model,
+            margin=rng.normal(size=len(pairs)),
+            redraw_spread=rng.uniform(0.1, 1.0, len(pairs)),
+        )
+        for model in MODELS
+    ]
     return {
+        "LocalMargins": pd.concat(local, ignore_index=True),
         "ReversalPredictions": pd.concat(scores, ignore_index=True),
         "Expressible": pd.DataFrame(
             spaces, columns=[*columns, "residual_share", "sign_errors", "n"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dpo_diag import tables
-from dpo_diag.pipeline import expressed, pushes
+from dpo_diag.pipeline import expressed, local_margins, pushes
 from dpo_diag.pipeline.gradient_rows import GradientFeatures
 from dpo_diag.pipeline.why import targets_of
 
@@ -103,6 +103,30 @@ def test_most_opposed_names_only_pairs_that_push_against_and_never_a_target(prod
     assert "t0" not in own
 
 
+def test_local_margins_are_those_of_the_bounded_optimum(products) -> None:
+    """By hand: no direction but (a, b); the margins are the products with it, its length bounded.
+
+    The optimum maximises the same likelihood as brute force over directions of that length.
+    """
+    own = rewards([1, 1, 1, -1])
+    local, note = local_margins.local_margins("run", frame(), features(PLAIN), products, beta=0.1)
+    norm = pushes.foreseen(products, "plain", 0.1).norm
+    angles = np.linspace(0.0, 2.0 * np.pi, 200_001)
+    points = norm * np.stack([np.cos(angles), np.sin(angles)])
+    losses = np.log1p(np.exp(-0.1 * (PLAIN[:3] @ points))).sum(axis=0)
+    best = points[:, np.argmin(losses)]
+    np.testing.assert_allclose(local["margin"], PLAIN @ best, atol=1e-3)
+    assert note == "" and (local["redraw_spread"] > 0).all()
+    scores = local_margins.as_prediction(own, local).set_index("pair_id")["score"]
+    assert scores["h0"] > 0 > scores["t0"]
+
+
+def test_too_many_pairs_for_the_optimum_are_said(monkeypatch, products) -> None:
+    monkeypatch.setattr(local_margins, "MAX_PAIRS", 3)
+    local, note = local_margins.local_margins("run", frame(), features(PLAIN), products, beta=0.1)
+    assert local.empty and "there are 4" in note
+
+
 def test_training_pairs_beyond_the_limit_are_counted_aloud() -> None:
     products, note = pushes.products_of(features(PLAIN), frame(), max_train=2, seed=0)
     assert len(products.train) == 2
@@ -158,7 +182,7 @@ def ran(tmp_path_factory, world, cli) -> SimpleNamespace:
 def test_the_command_explains_a_run_and_writes_its_tables(ran) -> None:
     assert ran.ended.status == 0, ran.ended.err
     rows = ran.root / "out" / "rows"
-    for name in ("ReversalPredictions", "Expressible", "PairConflicts"):
+    for name in ("ReversalPredictions", "Expressible", "PairConflicts", "LocalMargins"):
         tables.read_table(rows / f"{name}.parquet", tables.SPECS[name])
     report = (ran.root / "out" / "report.md").read_text(encoding="utf-8")
     assert "## Misspecification" in report and "## Conflicts" in report
