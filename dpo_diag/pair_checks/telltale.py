@@ -233,14 +233,17 @@ def telltale_words(features: Features, prompts: np.ndarray, *, level: float = LE
         )
         for k in order
     ]
-    return _without_echoes(found)
+    return _without_echoes(found, features)
 
 
-def _without_echoes(words: list[Word]) -> list[Word]:
+def _without_echoes(words: list[Word], features: Features) -> list[Word]:
     """Words that only come together are one finding, under the longest of their names."""
-    kept: dict[tuple[int, int, int], Word] = {}
+    turned = features.signs.tocsc()
+    turned.sort_indices()
+    kept: dict[tuple[bytes, bytes], Word] = {}
     for word in words:
-        key = (word.n_for, word.n_against, word.n_pairs)
+        own = slice(turned.indptr[word.column], turned.indptr[word.column + 1])
+        key = (turned.indices[own].tobytes(), turned.data[own].tobytes())  # in which pairs, where
         if key not in kept or len(word.name) > len(kept[key].name):
             kept[key] = word
     return list(kept.values())

@@ -73,6 +73,12 @@ def test_words_that_only_come_together_are_one_finding(made) -> None:
     assert [word.name for word in words] == ["as an"]
 
 
+def test_words_of_equal_counts_in_other_pairs_are_findings_of_their_own(made) -> None:
+    pairs = [(f"p{k}", f"{'xx' if k % 2 else 'yy'} a{k}", f"b{k}") for k in range(80)]
+    words = telltale_words(presence(made(pairs), np.arange(80)), np.arange(80))
+    assert sorted(word.name for word in words) == ["xx", "yy"]
+
+
 def test_large_sets_are_sampled_by_prompt_and_that_is_said(coins, monkeypatch) -> None:
     monkeypatch.setattr("dpo_diag.pair_checks.telltale.MAX_PAIRS", 50)
     rows, notes = sampled(coins(0, 120), np.random.default_rng(0))
