@@ -80,10 +80,9 @@ def fall_line(fall: Bounds, falling: Bounds) -> Line:
         falling: share of pairs in which it falls.
     """
     words = f"the chosen answer falls by {_shown(fall, 'nats')}, in {_share(falling)} of pairs"
-    known = fall if _is_known(fall) else Bounds(fall.estimate, fall.estimate, fall.estimate)
-    if known.high <= 0.0:
+    if fall.high <= 0.0 or (fall.estimate == 0.0 and not _is_known(fall)):  # nothing moved
         return Line("fall", NONE, words)
-    if known.low > 0.0:
+    if fall.low > 0.0:
         return Line("fall", "falls", words)
     if falling.low > 0.5:
         return Line("fall", "falls", words)
