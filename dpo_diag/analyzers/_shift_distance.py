@@ -75,7 +75,7 @@ def distance_findings(model_id: str, model: Scored, params: Any) -> list[dict[st
     found = []
     for label, part in _parts(model):
         for measure in _measured(part):
-            for suffix, held in _controls(part.rows).items():
+            for suffix, (held, loose) in _controls(part.rows).items():
                 for score, name in ORDERS:
                     if part.rows[score].isna().all():
                         continue
@@ -89,7 +89,9 @@ def distance_findings(model_id: str, model: Scored, params: Any) -> list[dict[st
                     better = "neither" if name.startswith("ref") else "higher"
                     unit = f"share of pairs per {measure.unit}"
                     full = f"{name}_{measure.column}{suffix}"
-                    reasons = ("" if slope.n else "distance does not vary", ties_flag(part.rows))
+                    said = f"not held fixed: {', '.join(loose)}" if loose else ""
+                    constant = "" if slope.n else "distance does not vary"
+                    reasons = (constant, said, ties_flag(part.rows))
                     spec = Statistic(full, unit, better, is_share=False)
                     found.append(row_of(spec, model_id, label, slope, params, reasons))
     return found
@@ -152,14 +154,18 @@ def _measured(model: Scored) -> Iterator[Measure]:
     return (m for m in MEASURES if model.rows[m.column].notna().sum() >= 2 * LEAST_PER_BIN)
 
 
-def _controls(rows: pd.DataFrame) -> dict[str, np.ndarray | None]:
-    """Suffix of the statistic -> columns held fixed."""
+def _controls(rows: pd.DataFrame) -> dict[str, tuple[np.ndarray | None, list[str]]]:
+    """Suffix of the statistic -> columns held fixed, and the controls that no pair has.
+
+    A pair that lacks one of the others is left out of the slope, and of its n.
+    """
     sets = pd.get_dummies(rows["domain"]).to_numpy(float)[:, 1:]
-    known = [name for name in CONTROLS if rows[name].notna().all()]
+    known = [name for name in CONTROLS if rows[name].notna().any()]
+    loose = [name.replace("_", " ") for name in CONTROLS if name not in known]
     return {
-        "": None,
-        "_within_sets": sets,
-        "_controlled": np.column_stack([sets, rows[known].to_numpy(float)]),
+        "": (None, []),
+        "_within_sets": (sets, []),
+        "_controlled": (np.column_stack([sets, rows[known].to_numpy(float)]), loose),
     }
 
 

@@ -338,6 +338,19 @@ def test_a_planted_slope_over_distance_is_found_within_sets_too(make, own):
         assert "unit of cosine distance" in row["unit"]
 
 
+def test_one_pair_without_a_control_does_not_set_the_control_free(make, own):
+    """A pair with two empty answers has no overlap: it is left out, the overlap stays fixed."""
+    rewards, pairs, table = distant(make, 0.4)
+    whole = run(rewards, pairs, table).findings
+    pairs.loc[7, ["chosen", "rejected"]] = ""
+    part = {"part": "kind=prompt"}
+    name = "accuracy_slope_embedding_distance"
+    assert own(run(rewards, pairs, table).findings, f"{name}_controlled", **part)["n"] == 1199
+    assert own(whole, f"{name}_controlled", **part)["n"] == own(whole, name, **part)["n"] == 1200
+    without = run(rewards, pairs.drop(columns=["chosen", "rejected"]), table).findings
+    assert "not held fixed: answer overlap" in own(without, f"{name}_controlled", **part)["flag"]
+
+
 def test_no_slope_is_called_one_of_the_reference(make, own):
     findings = run(*distant(make, 0.4)).findings
     row = own(findings, "ref_ranking_slope_embedding_distance", part="kind=prompt")
