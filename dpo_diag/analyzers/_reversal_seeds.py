@@ -25,6 +25,8 @@ from dpo_diag.stats.compare import Difference, no_difference
 from dpo_diag.stats.intervals import Interval, clustered_mean
 from dpo_diag.stats.ranks import auc_influence
 
+LEAST_SHARED = 0.5  # of a seed's pairs that all seeds must have to be compared on them; ours
+
 
 def seed_rows(
     analyzer: str,
@@ -57,7 +59,7 @@ def seed_rows(
         areas = {name: mean_area(models, [name], masks, params.ci_level) for name in predictors}
         for name, area in areas.items():
             if area.n:
-                flag = TURNED if name in turned else ""
+                flag = "; ".join(filter(None, (TURNED if name in turned else "", area.flag)))
                 interval = on_logit_scale(area, params.ci_level)
                 rows.append(
                     auc_row(analyzer, group, name, interval, label=label, flag=flag, params=params)
@@ -78,9 +80,9 @@ def mean_area(
 ) -> Difference:
     """The AUC of a score, or of one less that of another, as a mean over seeds.
 
-    Over the pairs that all seeds have, with prompts and seeds in the error (``two_way``); where the
-    seeds have no pair in common, each was trained on pairs of its own, and the error is Student's t
-    over the seeds.
+    Over the pairs that all seeds have, with prompts and seeds in the error (``two_way``), other
+    pairs left out and counted in the flag. Where those are less than ``LEAST_SHARED`` of some
+    seed's, each seed is measured on its own pairs, and the error is Student's t over the seeds.
 
     Args:
         models: the seeds.
@@ -100,7 +102,7 @@ def mean_area(
     shared = indexes[0]
     for index in indexes[1:]:
         shared = shared.intersection(index)
-    if not len(shared):
+    if len(shared) < LEAST_SHARED * max(map(len, indexes)):
         columns = [_influence(m, names, index) for m, index in zip(models, indexes, strict=True)]
         prompts = pd.concat(
             [m.pairs.loc[i, "prompt_id"] for m, i in zip(models, indexes, strict=True)]
@@ -116,7 +118,10 @@ def mean_area(
     if table.isna().any(axis=None):
         return no_difference("a seed has all or none of the pairs reversed")
     method = "mean over training seeds; prompts and seeds in the error"
-    return two_way(table, level=level)._replace(method=method)
+    found = two_way(table, level=level)._replace(method=method)
+    n_left = sum(map(len, indexes)) - len(indexes) * len(shared)
+    left = f"{n_left} scores of pairs that not all seeds have left out" if n_left else ""
+    return found._replace(flag="; ".join(filter(None, (found.flag, left))))
 
 
 def _influence(model: Scored, names: Sequence[str], index: pd.Index) -> np.ndarray:

@@ -272,6 +272,19 @@ def test_seeds_with_pairs_of_their_own_are_a_t_over_seeds(make, own) -> None:
     assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(limits), rel=1e-6)
 
 
+@pytest.mark.parametrize(("n_common", "n", "flag"), [(10, 400, ""), (100, 100, "200 scores")])
+def test_a_few_common_pairs_do_not_stand_for_all(n_common, n, flag) -> None:
+    """Two seeds of 200 pairs, some common; 10 of them are no reason to drop the other 190."""
+    models = scored_seeds(np.random.default_rng(5), n_seeds=2, n_prompts=100)
+    names = pd.Index([*models[1].pairs.index[:n_common], *(f"x{i}" for i in range(200 - n_common))])
+    second = models[1]._replace(
+        pairs=models[1].pairs.set_index(names), scores=models[1].scores.set_index(names)
+    )
+    found = mean_area([models[0], second], ["conflict"], [np.ones(200, bool)] * 2, 0.95)
+    assert found.n == n
+    assert found.flag.startswith(flag) and bool(found.flag) == bool(flag)
+
+
 @pytest.mark.slow
 def test_interval_over_seeds_covers_the_mean_area() -> None:
     """500 worlds of 3 seeds and 60 prompts; the truth from 40 seeds of 4,000 prompts."""
