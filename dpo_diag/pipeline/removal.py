@@ -25,7 +25,7 @@ from dpo_diag.pairs import PairSet, frame_hash, read_pairs
 from dpo_diag.pipeline.analyze import Evidence, analyze, report_input
 from dpo_diag.pipeline.compare import Request, gather
 from dpo_diag.pipeline.gradients import GradientOptions
-from dpo_diag.pipeline.pushes import TRAIN
+from dpo_diag.pipeline.pushes import FORESEEN_REWARD, TRAIN
 from dpo_diag.pipeline.rewards import RewardRows, build_variant
 from dpo_diag.pipeline.sandbox import jsonl, make_sandbox
 from dpo_diag.pipeline.why import Why, WhyOptions, explain
@@ -52,16 +52,26 @@ from dpo_diag.training.recipe_file import load_recipe
 GOLD_GAP = 0.1  # held-out pairs whose true utilities lie closer are no targets, nor clean
 SHARE = 0.05  # of the training pairs that an arm leaves out
 SKETCH = 32768  # columns: cosines to about .006
-ALL, RESEEDED = "nothing", "nothing, other training seed"
-BLAMED, RANDOM, WRONG = "most blamed pairs", "random pairs", "wrong labels"
+ALL, RESEEDED = "all pairs", "all pairs, other training seed"
+BLAMED, RANDOM = "without the most blamed pairs", "without random pairs"
+WRONG = "without wrong labels"
 ARMS = (ALL, RESEEDED, RANDOM, WRONG, BLAMED)
-_WHY = ("ReversalPredictions", "PairConflicts", "Expressible", "RunSteps", "ImplicitRewards")
+_WHY = (
+    *("ReversalPredictions", "PairConflicts", "Expressible", "LocalMargins"),
+    *("RunSteps", "ImplicitRewards"),
+)
 HEADLINE = (
     Headline("misspecification", "auc:linearised_dpo"),
     Headline("misspecification", "auc:conflict"),
     Headline("misspecification", "auc:length"),
     Headline("misspecification", "auc:reference_margin"),
     Headline("misspecification", "residual_share"),
+)
+NOTES = (
+    "Each repetition has pairs of its own from the sandbox's grammar, a training seed of its own, "
+    "and the base model that all share; a twentieth of its training pairs is left out.",
+    f"The prediction stops at a mean reward margin of {FORESEEN_REWARD}, a number that was chosen "
+    "on another world, which is not among these; so was how pushes are added up into blame.",
 )
 REMOVAL_HEADLINE = ("still_reversed", "target_margin", "reversal_rate", "reward_accuracy")
 COMMANDS = ("dpo-diag demo why --out why",)
@@ -263,7 +273,7 @@ def _entry(arm: str, checkpoint: Checkpoint) -> ModelEntry:
         variant=build_variant(checkpoint).reward_def,
         engine="scored by hf",
         dtype="float32",
-        note=f"left out of the training pairs: {arm}; one run in each repetition",
+        note=f"trained on {arm}, one run in each repetition".replace("on without", "without"),
     )
 
 
@@ -288,4 +298,4 @@ def _evidence(worlds: Sequence[World]) -> Evidence:
     rewards = RewardRows(tables.pop("ImplicitRewards"), concat([], SCORED_PAIRS), (), {})
     more = {**tables, "RemovalOutcomes": concat(done, REMOVAL_OUTCOMES)}
     checkpoints = tuple(resolve_checkpoint(world.run) for world in worlds)
-    return Evidence(checkpoints, pairs=together, rewards=rewards, more=more)
+    return Evidence(checkpoints, pairs=together, rewards=rewards, notes=NOTES, more=more)

@@ -180,9 +180,10 @@ def _cell(
 
 
 def _sizes(own: Sequence[Number]) -> str:
-    rows = _span([x.n for x in own])
-    prompts = _span([x.n_clusters for x in own])
-    return f"{rows} row{'s' * (rows != '1')} from {prompts} prompt{'s' * (prompts != '1')}"
+    rows, units = _span([x.n for x in own]), _span([x.n_clusters for x in own])
+    # what is independent is a prompt, but for numbers of whole training runs
+    unit = "seed" if all(x.method.endswith("seeds") for x in own) else "prompt"
+    return f"{rows} row{'s' * (rows != '1')} from {units} {unit}{'s' * (units != '1')}"
 
 
 def _span(counts: Sequence[int]) -> str:
