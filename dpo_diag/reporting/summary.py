@@ -182,7 +182,8 @@ def _cell(
 def _sizes(own: Sequence[Number]) -> str:
     rows, units = _span([x.n for x in own]), _span([x.n_clusters for x in own])
     # what is independent is a prompt, but for numbers of whole training runs
-    unit = "seed" if all(x.method.endswith("seeds") for x in own) else "prompt"
+    over_seeds = ("t over ", "Welch's t over ")
+    unit = "seed" if all(x.method.startswith(over_seeds) for x in own) else "prompt"
     return f"{rows} row{'s' * (rows != '1')} from {units} {unit}{'s' * (units != '1')}"
 
 
