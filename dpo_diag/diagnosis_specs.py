@@ -125,7 +125,7 @@ LOCAL_MARGINS = TableSpec(
         Column(
             "redraw_spread",
             "float",
-            "standard deviation of that margin if as many training pairs were drawn anew",
+            "standard deviation of that margin if as many training prompts were drawn anew",
             "nats",
         ),
     ),

@@ -26,7 +26,7 @@ def local_columns(local: pd.DataFrame, margin: np.ndarray) -> pd.DataFrame:
     """Each pair's statistics, NaN where they do not apply.
 
     ``foreseen_reversal_rate``: the theory's margin is below 0. ``chance_order_rate``: it lies
-    within ``SURE`` spreads of 0, so another draw of as many training pairs may turn it.
+    within ``SURE`` spreads of 0, so another draw of as many training prompts may turn it.
     ``foreseen_right...``: the run's own margin came out on the foreseen side, ties one half; over
     all pairs, the sure and the unsure ones.
 

@@ -19,7 +19,7 @@ holds prompts and seeds.
 
 *What chance decided.* With the table LocalMargins, DPO's optimum in the linear class:
 ``foreseen_right`` is the share of pairs whose order it foresaw, ``chance_order_rate`` the share
-whose order would turn in another draw of as many training pairs (within two spreads of 0), and
+whose order would turn in another draw of as many training prompts (within two spreads of 0), and
 ``foreseen_right_sure`` and ``foreseen_right_unsure`` tell the two kinds apart.
 
 Misleads: with all parameters free nearly any margins can be expressed at *some* length, wrong

@@ -54,7 +54,8 @@ def local_margins(
     norm = foreseen(products, variant, beta).norm
     kernel = features.kernel(ids, ids, preconditioned=variant == "adam")
     solution = dpo_solution(kernel, Population(counts, preferences, beta, max_norm=norm))
-    spread = redraw_spread(frequency_sensitivity(solution), counts)
+    prompts = pairs["prompt_id"].to_numpy()
+    spread = redraw_spread(frequency_sensitivity(solution), counts, clusters=prompts)
     table = pd.DataFrame(
         {
             "model_id": model_id,

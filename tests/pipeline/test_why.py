@@ -33,7 +33,8 @@ def features(plain: np.ndarray) -> GradientFeatures:
 
 def frame(**columns: object) -> pd.DataFrame:
     splits = ["train", "train", "train", "test"]
-    return pd.DataFrame({"pair_id": IDS, "split": splits, **columns})
+    prompts = ["q0", "q1", "q2", "q3"]
+    return pd.DataFrame({"pair_id": IDS, "prompt_id": prompts, "split": splits, **columns})
 
 
 def rewards(margins: list[float]) -> pd.DataFrame:
@@ -119,6 +120,17 @@ def test_local_margins_are_those_of_the_bounded_optimum(products) -> None:
     assert note == "" and (local["redraw_spread"] > 0).all()
     scores = local_margins.as_prediction(own, local).set_index("pair_id")["score"]
     assert scores["h0"] > 0 > scores["t0"]
+
+
+def test_local_margins_draw_prompts_anew_not_pairs(products) -> None:
+    """t0 and t1 pull alike: as pairs of one prompt they are one draw, and the spread is larger."""
+    two = frame().assign(prompt_id=["q0", "q0", "q2", "q3"])
+    apart, together = (
+        local_margins.local_margins("run", pairs, features(PLAIN), products, beta=0.1)[0]
+        for pairs in (frame(), two)
+    )
+    ratio = together["redraw_spread"] / apart["redraw_spread"]
+    assert ratio.iloc[2] > 1.1  # of t2, which they both push against
 
 
 def test_too_many_pairs_for_the_optimum_are_said(monkeypatch, products) -> None:

@@ -143,6 +143,22 @@ def test_redraw_spread_is_that_of_drawn_counts() -> None:
     np.testing.assert_allclose(found, np.std(drawn, axis=0), rtol=0.15)
 
 
+def test_redraw_spread_of_prompts_is_that_of_prompts_drawn_whole() -> None:
+    """60 prompts of three pairs whose gradients are nearly one; pairs alone would say .65."""
+    generator = np.random.default_rng(9)
+    own = np.repeat(generator.normal(size=(60, 20)), 3, axis=0)
+    features = 0.9 * own + 0.4 * generator.normal(size=(180, 20))
+    kernel, prompts = features @ features.T, np.repeat(np.arange(60), 3)
+    p = generator.uniform(0.2, 0.8, 60)[prompts]
+    solution = dpo_solution(kernel, Population(np.ones(180), p, 0.5))
+    found = redraw_spread(frequency_sensitivity(solution), np.ones(180), clusters=prompts)
+    drawn = []
+    for _ in range(200):
+        counts = generator.poisson(20, 60)[prompts] / 20.0
+        drawn.append(dpo_solution(kernel, Population(counts, p, 0.5)).margins * np.sqrt(20.0))
+    assert np.median(found / np.std(drawn, axis=0)) == pytest.approx(1.0, abs=0.1)
+
+
 def test_optimum_is_a_plain_optimisers() -> None:
     features, p = random_problem(2)
     counts = np.arange(len(p), dtype=float)  # one pair is never compared
