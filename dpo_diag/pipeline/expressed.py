@@ -81,6 +81,26 @@ def expressed(
     return validate(pd.DataFrame(rows, columns=list(EXPRESSIBLE.column_names)), EXPRESSIBLE)
 
 
+def noise_of_sketch(features: GradientFeatures, table: pd.DataFrame) -> str:
+    """What a sketch does to the numbers of ``expressed``, in words; empty for exact gradients.
+
+    Products between pairs get noise that no change of weights can follow: at half of the length
+    that would express everything, 1,500 independent pairs had 28 % left over in 4,096 columns and
+    25 % in 16,384, where exact gradients leave 24 %.
+
+    Args:
+        features: what the table was made from.
+        table: EXPRESSIBLE.
+    """
+    if features.kind == "exact" or table.empty:
+        return ""
+    return (
+        f"What cannot be expressed is read off sketches of {features.k} columns for "
+        f"{table['n'].max()} pairs; their noise makes the residual and the sign errors too large, "
+        "the more pairs there are for a column the more. More columns (--sketch) say by how much."
+    )
+
+
 def _spectrum(columns: np.ndarray) -> expressible.Spectrum:
     """Of the Gram matrix of (n, d) columns, the cheaper way."""
     if columns.shape[1] < len(columns):

@@ -161,12 +161,37 @@ def run_weights(own: pd.DataFrame, products: Products, beta: float) -> np.ndarra
 
     A run whose training pairs have no positive mean margin stops where the prediction does.
     """
+    return towards_run(own, products, beta).alpha
+
+
+def towards_run(own: pd.DataFrame, products: Products, beta: float) -> Prediction:
+    """The descent behind ``run_weights``; it may end short of the run's margins (``short_of``)."""
     # of log-ratios, not of rewards: what a parameter change moves, whatever the method's reward is
     moved = (own["logratio_chosen"] - own["logratio_rejected"]).to_numpy(float)
     reached = float(moved[products.train].mean())
     stop = reached if reached > 0.0 else FORESEEN_REWARD / beta
     settings = Settings(beta, mean_margin=stop)
-    return descend(products.among_training(products.best), settings).alpha
+    return descend(products.among_training(products.best), settings)
+
+
+def short_of(name: str, reached: Prediction, what: str) -> str:
+    """Where a descent ran out of steps before the mean margin it should stop at, in words.
+
+    So it is where few directions carry most of the gradients' length and most pairs nothing of the
+    mean margin, as with answers of very unlike length: the pushes are then those of a shorter run.
+
+    Args:
+        name: the model's.
+        reached: the descent.
+        what: the descent was for.
+    """
+    if reached.stopped_by == "mean margin":
+        return ""
+    return (
+        f"{name}: {what} rest on a descent that ended after {reached.steps:.0f} steps at a mean "
+        f"margin of {reached.train_margins.mean():.3g} nats, short of where it should have: they "
+        "are those of a shorter run."
+    )
 
 
 def most_opposed(products: Products, targets: np.ndarray, alpha: np.ndarray, n: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from dpo_diag.errors import DataError
 from dpo_diag.pairs import PairSet
 from dpo_diag.pipeline.analyze import Evidence
 from dpo_diag.pipeline.compare import Request, gather
-from dpo_diag.pipeline.expressed import expressed
+from dpo_diag.pipeline.expressed import expressed, noise_of_sketch
 from dpo_diag.pipeline.gradients import (
     GradientFeatures,
     GradientOptions,
@@ -31,10 +31,12 @@ from dpo_diag.pipeline.pushes import (
     TRAIN,
     Products,
     conflicts,
+    foreseen,
     most_opposed,
     predictions,
     products_of,
-    run_weights,
+    short_of,
+    towards_run,
 )
 from dpo_diag.pipeline.rewards import build_variant
 from dpo_diag.pipeline.run_steps import run_steps
@@ -144,7 +146,14 @@ def explain(
             ),
         }
         local, note = local_margins(model_id, pairs.frame, features, products, beta=beta)
-        notes += [note] if note else []
+        descent, name = towards_run(own, products, beta), checkpoint.model.name
+        remarks = (
+            note,
+            noise_of_sketch(features, tables["Expressible"]),
+            short_of(name, foreseen(products, products.best, beta), "the scores"),
+            short_of(name, descent, "the pushes"),
+        )
+        notes += filter(None, remarks)
         tables["LocalMargins"] = local
         tables["ReversalPredictions"] = concat(
             [tables["ReversalPredictions"], as_prediction(own, local)], REVERSAL_PREDICTIONS
@@ -153,7 +162,7 @@ def explain(
             parts.setdefault(name, []).append(table)
         targets[model_id] = targets_of(own, pairs.frame, options.gold_gap)
         blamed[model_id] = most_opposed(
-            products, targets[model_id], run_weights(own, products, beta), len(products.train)
+            products, targets[model_id], descent.alpha, len(products.train)
         )
     more = {name: concat(found, SPECS[name]) for name, found in parts.items()}
     more["RunSteps"] = run_steps(evidence.checkpoints)

@@ -1,5 +1,6 @@
 """Why pairs were reversed: pushes by hand on known gradients, and the command on a tiny run."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -94,6 +95,24 @@ def test_conflicts_name_who_pushed_a_reversed_pair_and_never_the_pair_itself(pro
     assert against["share"].sum() == pytest.approx(1.0)
     # the longer gradient pushes twice as hard with nearly the same weight
     assert against["push"].iloc[0] / against["push"].iloc[1] == pytest.approx(2.0, rel=0.2)
+
+
+def test_a_descent_that_ends_short_of_the_run_says_so(products) -> None:
+    """Two labels of one pair that contradict each other: their mean margin stays at 0."""
+    own = rewards([1, 1, 1, -1])
+    assert pushes.short_of("run", pushes.towards_run(own, products, 0.1), "the pushes") == ""
+    turned = pushes.products_of(
+        features(np.array([[1.0, 0], [-1.0, 0], [0, 1e-6], [1, 0]])), frame(), max_train=9, seed=0
+    )[0]
+    said = pushes.short_of("run", pushes.towards_run(own, turned, 0.1), "the pushes")
+    assert said.startswith("run: the pushes rest on a descent that ended after 500 steps")
+
+
+def test_sketches_are_said_to_leave_too_much_over() -> None:
+    table = pd.DataFrame({"n": [3]})
+    assert expressed.noise_of_sketch(features(PLAIN), table) == ""
+    sketched = dataclasses.replace(features(PLAIN), kind="sketch")
+    assert "2 columns for 3 pairs" in expressed.noise_of_sketch(sketched, table)
 
 
 def test_most_opposed_names_only_pairs_that_push_against_and_never_a_target(products) -> None:
