@@ -11,7 +11,7 @@ import pandas as pd
 from dpo_diag.pair_checks._base import KNOW, LOOK, UNSEEN, Check, Checked, Measure, PairData
 from dpo_diag.pair_checks._measures import MAX_PARTS, examples
 from dpo_diag.stats.agreement import krippendorff_alpha
-from dpo_diag.stats.intervals import FEW_CLUSTERS, clustered_proportion
+from dpo_diag.stats.intervals import FEW_CLUSTERS, Interval, clustered_proportion
 
 LOOK_BELOW = 0.4  # alpha; ours (Krippendorff asks for 0.667, preferences seldom reach it)
 NARROW = 2 / 3  # largest majority that counts as narrow
@@ -35,15 +35,16 @@ class Agreement(Check):
     def run(self, data: PairData, rng: np.random.Generator) -> Checked:
         """Agreement of the votes there are."""
         votes = votes_of(data)
-        if votes is None or votes.empty:
+        units = None if votes is None else votes.groupby(_UNIT)[["up", "down"]].sum().reset_index()
+        if units is not None:
+            units = units[units["up"] + units["down"] >= 2]
+        if votes is None or units is None or units.empty:
             return Checked(
                 UNSEEN,
                 "No pair was judged by several annotators as far as the data say.",
                 "Keep the single votes: columns vote_share and n_votes, or a row per annotator "
                 "with a column annotator.",
             )
-        units = votes.groupby(_UNIT)[["up", "down"]].sum().reset_index()
-        units = units[units["up"] + units["down"] >= 2]
         share = (units[["up", "down"]].max(axis=1) / (units["up"] + units["down"])).to_numpy()
         clusters, level = units["prompt"].to_numpy(), data.ci_level
         alpha = krippendorff_alpha(units[["up", "down"]].to_numpy(), clusters, level=level)
@@ -61,17 +62,25 @@ class Agreement(Check):
         )
         return Checked(
             LOOK if is_low else KNOW,
-            f"Annotators agree on {len(units):,} pairs with alpha {alpha.estimate:.2f} "
-            f"({alpha.low:.2f} to {alpha.high:.2f}); {100 * narrow.estimate:.0f} % of these pairs "
-            "were decided by two thirds of the votes or less.",
+            f"{_said(len(units), alpha)}; {100 * narrow.estimate:.0f} % of these pairs were "
+            "decided by two thirds of the votes or less.",
             advice if is_low else "",
             tuple(measures),
             _narrow_cases(data, units, share),
-            weight=1.0 - alpha.estimate if alpha.n else 0.0,
+            weight=0.0 if np.isnan(alpha.estimate) else 1.0 - alpha.estimate,
         )
 
 
 CHECK = Agreement
+
+
+def _said(n_units: int, alpha: Interval) -> str:
+    """The agreement in words; all votes for one side leave none to expect by chance."""
+    judged = f"Several annotators judged {n_units:,} pairs"
+    if np.isnan(alpha.estimate):
+        return f"{judged}, too few to tell agreement from chance"
+    limits = "" if np.isnan(alpha.low) else f" ({alpha.low:.2f} to {alpha.high:.2f})"
+    return f"{judged}, with alpha {alpha.estimate:.2f}{limits}"
 
 
 def votes_of(data: PairData) -> pd.DataFrame | None:

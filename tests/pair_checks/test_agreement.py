@@ -46,6 +46,15 @@ def test_without_several_votes_it_says_what_it_needs(made) -> None:
     assert CHECK().run(made([("p", "a", "b")]), RNG).concern == UNSEEN
     single = made([("p", "a", "b"), ("q", "a", "b")], annotator=["x", "y"])
     assert CHECK().run(single, RNG).concern == UNSEEN
+    one_vote = made([("p", "a", "b"), ("q", "a", "b")], vote_share=1.0, n_votes=1)
+    assert CHECK().run(one_vote, RNG).concern == UNSEEN
+
+
+def test_votes_that_leave_nothing_to_chance_are_no_number(made) -> None:
+    """As text a is below b in all three pairs, so that chance would agree as well."""
+    found = CHECK().run(made([(p, "b", "a") for p in "pqr"], vote_share=1.0, n_votes=3), RNG)
+    assert found.weight == 0.0 and "nan" not in found.summary
+    assert "3 pairs, too few to tell agreement from chance" in found.summary
 
 
 def test_a_handful_of_divided_pairs_calls_for_no_look(made) -> None:
