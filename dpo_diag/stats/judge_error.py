@@ -13,10 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from dpo_diag.stats.contrast import Group
-from dpo_diag.stats.intervals import Interval, clustered_mean, n_clusters, t_quantile
+from dpo_diag.stats.intervals import (
+    Interval,
+    clustered_mean,
+    clustered_proportion,
+    n_clusters,
+    t_quantile,
+)
 from dpo_diag.stats.stratified import shared_sum
 
-FEW_VALIDATED = 10  # of either order; below it one error rate serves both
+FEW_VALIDATED = 10  # of either order: below it one error rate serves both; of either outcome
 
 
 class JudgeRates(NamedTuple):
@@ -134,7 +140,9 @@ def prediction_powered(
     ``mean(z) + k (mean(g of the others) - mean(g))``, the first and last mean over the validated
     pairs: ``z`` is agreement with the truth, ``g`` with the judge, and ``k`` in [0, 1] the weight
     that makes the variance least (0 where the judge says nothing about the truth). No assumption
-    on how the judge errs; the validated pairs must be a random part of all.
+    on how the judge errs; the validated pairs must be a random part of all. Where fewer than
+    ``FEW_VALIDATED`` of these are right, or wrong, the normal limits are too narrow, or none: the
+    interval then reaches as far as the exact one of the validated pairs alone does.
 
     Args:
         agrees: (n,) agreement with the judge: 1, 0, or one half.
@@ -158,15 +166,21 @@ def prediction_powered(
     if weight > 0.0:
         groups.append(Group(weight, g[other], clusters[other]))
     found = shared_sum(groups, level=level)
+    low, high, few = found.low, found.high, ""
+    right = float(np.sum(z[known]))
+    if min(right, known.sum() - right) < FEW_VALIDATED:
+        alone = clustered_proportion(z[known], clusters[known], level=level)
+        low, high = float(np.fmin(low, alone.low)), float(np.fmax(high, alone.high))
+        few = ", limits at least those of the validated pairs alone"
     used = known | (other & (weight > 0.0))
     return Interval(
         float(np.clip(found.estimate, 0.0, 1.0)),
-        float(np.clip(found.low, 0.0, 1.0)),
-        float(np.clip(found.high, 0.0, 1.0)),
+        float(np.clip(low, 0.0, 1.0)),
+        float(np.clip(high, 0.0, 1.0)),
         found.se,
         int(used.sum()),
         n_clusters(clusters[used]),
-        f"prediction-powered (weight {weight:.2f}), prompt-clustered",
+        f"prediction-powered (weight {weight:.2f}), prompt-clustered{few}",
         False,
     )
 

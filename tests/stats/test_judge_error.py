@@ -83,6 +83,18 @@ def test_a_judge_that_says_nothing_leaves_the_validated_mean() -> None:
     assert "weight 0.00" in found.method
 
 
+def test_few_validated_pairs_do_not_promise_more_than_they_know() -> None:
+    """500 worlds of 400 pairs, 15 validated, accuracy .9: normal limits alone hold in .69, in .22 there are none."""
+    generator, hits = np.random.default_rng(12), 0
+    for _ in range(500):
+        right = generator.random(400) < 0.9
+        agrees = np.where(generator.random(400) < 0.9, right, ~right).astype(float)
+        validated = np.where(np.arange(400) < 15, right.astype(float), np.nan)
+        found = prediction_powered(agrees, validated, np.arange(400))
+        hits += found.low <= 0.9 <= found.high
+    assert hits / 500 >= 0.93
+
+
 def test_without_validated_pairs_there_is_no_number() -> None:
     found = prediction_powered(np.ones(4), np.full(4, np.nan), np.arange(4))
     assert np.isnan(found.estimate)
