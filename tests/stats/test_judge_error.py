@@ -84,7 +84,10 @@ def test_a_judge_that_says_nothing_leaves_the_validated_mean() -> None:
 
 
 def test_few_validated_pairs_do_not_promise_more_than_they_know() -> None:
-    """500 worlds of 400 pairs, 15 validated, accuracy .9: normal limits alone hold in .69, in .22 there are none."""
+    """500 worlds of 400 pairs, 15 validated, accuracy .9.
+
+    Normal limits alone hold in .69 of them; in .22 there are none.
+    """
     generator, hits = np.random.default_rng(12), 0
     for _ in range(500):
         right = generator.random(400) < 0.9
