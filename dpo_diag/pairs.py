@@ -259,7 +259,10 @@ def _unrecognised(row: Row) -> str:
             near[name] = (len(set(form.required) - row.keys()), -known)
     found = f"found the columns {', '.join(row) or 'none'}"
     if not near:
-        return f"{found}, which are no known format of pairs (there are {', '.join(forms)})."
+        return (
+            f"{found}, which are no known format of pairs (there are {', '.join(forms)}); rename "
+            "the columns to prompt, chosen and rejected."
+        )
     nearest = min(near, key=near.__getitem__)
     lacking = [c for c in forms[nearest].required if c not in row]
     if not lacking:

@@ -92,6 +92,9 @@ class Analyzer:
                 raise TableError(f"{name} needs {table} with the column {', '.join(missing)}.")
 
 
+ROUND_OFF = 1e-15  # of an estimate; of sums of at most 1 in float64
+
+
 def finding(
     analyzer: str, statistic: str, model_id: str, *, params: Any = None, **values: Any
 ) -> dict[str, Any]:
@@ -131,6 +134,8 @@ def finding(
     if unknown:
         raise TableError(f"Findings has no column {', '.join(sorted(unknown))}.")
     row.update(values)
+    if abs(row["estimate"]) < ROUND_OFF:  # a sum that ought to cancel; NaN stays NaN
+        row["estimate"] = 0.0
     return row
 
 

@@ -124,7 +124,7 @@ def _gap_row(
         is_guarantee=difference.is_guarantee,
         n=difference.n,
         n_clusters=difference.n_clusters,
-        unit="share of pairs with votes, idealised minus actual",
+        unit="difference in share of pairs with votes, idealised minus actual",
         better="lower",
         flag=difference.flag if difference.n else _no_ideal(model),
     )

@@ -13,17 +13,16 @@ from dpo_diag.analyzers._rows import Statistic
 
 TOPS = (1, 10, 100)
 SHARE = "share of the negative push on a pair"
+_EXCESS = f"difference in {SHARE}, above the training pairs' rate"
 STATISTICS = (
     *(Statistic(f"top_{k}_share", SHARE, "neither", is_share=False) for k in TOPS),
     Statistic("pushers_for_half", "training pairs", "neither", is_share=False),
     Statistic("listed_share", SHARE, "neither", is_share=False),
     Statistic("same_prompt_share", SHARE, "neither", is_share=False),
     Statistic("against_gold_share", SHARE, "neither", is_share=False),
-    Statistic("against_gold_excess", f"{SHARE}, above the training pairs' rate", "neither",
-              is_share=False),
+    Statistic("against_gold_excess", _EXCESS, "neither", is_share=False),
     Statistic("against_votes_share", SHARE, "neither", is_share=False),
-    Statistic("against_votes_excess", f"{SHARE}, above the training pairs' rate", "neither",
-              is_share=False),
+    Statistic("against_votes_excess", _EXCESS, "neither", is_share=False),
 )  # fmt: skip
 _WHOLE = 1.0 - 1e-6  # listed shares that sum to this leave nothing out but rounding
 

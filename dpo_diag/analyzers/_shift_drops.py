@@ -18,7 +18,7 @@ from dpo_diag.stats.contrast import Group, weighted_share_sum, weighted_sum
 DROP = "ood_accuracy_drop"
 MATCHED = "matched"
 HEADLINE_DROPS = (DROP, f"{DROP}_{MATCHED}")
-DROP_UNIT = "share of pairs, in-distribution minus shifted"
+DROP_UNIT = "difference in share of pairs, in-distribution minus shifted"
 MIX_UNIT = "share of pairs, of the drop"
 OTHERS = (  # the same drop of another order of the same pairs: statistic, score
     ("ref_ranking_drop", "ref_ranking_accuracy_per_token"),

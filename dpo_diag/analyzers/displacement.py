@@ -53,7 +53,7 @@ from dpo_diag.tables import CASES, CURVES, empty
 NAME = "displacement"
 _SHARE = "share of pairs"
 _FELL = "share of pairs whose chosen answer fell"
-_MASS = "probability, policy minus reference"
+_MASS = "difference in probability, policy minus reference"
 CELLS = ("chosen_held", "rejected_fell_more", "chosen_fell_more", "rejected_rose")
 STATISTICS = (
     Statistic("mean_fall_of_chosen", "nats, reference minus policy", "lower", False),

@@ -185,7 +185,16 @@ def _judge_findings(
     for name, column in values.items():
         interval = clustered_proportion(column, clusters, level=params.ci_level)
         direction = "lower" if name == "judge_undecided_rate" else "higher"
-        rows.append(_row(model_id, name, _CANDIDATES, interval, params=params, better=direction))
+        no_order = name == "judge_order_agreement" and len(asked) and not interval.n
+        reason = "no judge was asked in both orders" if no_order else ""
+        rows.append(
+            _row(
+                *(model_id, name, _CANDIDATES, interval),
+                params=params,
+                reason=reason,
+                better=direction,
+            )
+        )
     return rows
 
 

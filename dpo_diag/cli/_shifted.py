@@ -149,6 +149,24 @@ def with_distances(
     )
 
 
+def check_match(parameters: Mapping[str, Any], pairs: PairSet) -> None:
+    """Refuse a stratum of ``--match`` that no pair has, before any work.
+
+    Raises:
+        DataError: a name that is neither a column of the pairs nor one that is derived.
+    """
+    from dpo_diag.analyzers._shift_covariates import DERIVED
+    from dpo_diag.errors import DataError
+
+    known = [*pairs.frame.columns, *DERIVED]
+    for name in parameters.get("match", ()):
+        if name not in known:
+            raise DataError(
+                f"--match {name}: the pairs have no such column; they have "
+                f"{', '.join(pairs.frame.columns)}, and {', '.join(DERIVED)} can be made of any."
+            )
+
+
 def parameters_from(options: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of the analyzer ``ood`` that the options name.
 

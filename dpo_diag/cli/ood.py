@@ -44,6 +44,7 @@ def command(**options: Any) -> None:
     pairs = _session.pairs_from(options, checkpoints)
     training = _shifted.training_from(options, pairs, checkpoints)
     pairs = _shifted.with_shifted(pairs, options, training)
+    _shifted.check_match(parameters, pairs)
     request = Request(
         _session.with_explicit(pairs, options, work, engine),
         baseline=_session.position(options, len(checkpoints)),

@@ -118,6 +118,7 @@ def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--pairs", help="Preference pairs: file, folder or hub id."),
         click.option(
             "--format",
+            "--pair-format",
             "pair_format",
             default="auto",
             help="Format of the pairs, if not by columns.",

@@ -61,4 +61,9 @@ def command(**options: Any) -> None:
     analysis = analyze(["misspecification", "conflicts"], why.evidence, {}, seed=options["seed"])
     if options["write_without"]:
         write_without(options["write_without"], why, pairs, options["leave_out"], work)
+        if options["limit"]:
+            _session.say(
+                f"--limit {options['limit']}: the rows after the first {options['limit']} are not "
+                f"in {options['write_without']}; leave --limit out to train on it."
+            )
     _report.finish(options, "Why pairs were reversed", why.evidence, analysis)

@@ -29,7 +29,11 @@ class PredictedReversals(Check):
         """Pairs of the upper tenth by predictor."""
         table = data.tables.get("ReversalPredictions")
         if table is None:
-            return Checked(UNSEEN, "No gradients were read, so no conflict between pairs is known.")
+            return Checked(
+                UNSEEN,
+                "No gradients were read, so no conflict between pairs is known; once there is a "
+                "run, dpo-diag why CKPT reads them.",
+            )
         measures, cases, crowded = [], [], []
         for predictor, rows in table.groupby("predictor", sort=True):
             scores = rows.drop_duplicates("pair_id").set_index("pair_id")["score"]

@@ -128,9 +128,11 @@ def as_pairs(judged: pd.DataFrame, prompts: PromptSet, judge: str) -> PairSet:
     counts = Counter(judged["state"])
     said = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
     if not counts[DECIDED]:
+        alike = counts[TIED] + counts[IDENTICAL] + counts[EMPTY]
         raise DataError(
-            f"{judge} decided none of {len(judged)} pairs of answers ({said}); ask another judge, "
-            "or sample at a higher temperature."
+            f"{judge} decided none of {len(judged)} pairs of answers ({said}); "
+            + ("sample at a higher temperature, or " if 2 * alike > len(judged) else "")
+            + "ask another judge."
         )
     rows = judged[judged["state"] == DECIDED].drop_duplicates("pair_id", ignore_index=True)
     named = prompts.frame.set_index("prompt_id")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 _SPELLED = {"ood": "OOD", "cvar": "CVaR", "auc": "AUC", "ece": "ECE", "kl": "KL", "iqr": "IQR"}
+_DIFFERENCE = "difference in "
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,13 @@ class Number:
 
 
 def is_share(unit: str) -> bool:
-    """Whether the unit is a share from 0 to 1, shown in per cent."""
-    return unit.lower().startswith(("share", "probability"))
+    """Whether the unit is a share from 0 to 1, or a difference of two, shown times 100."""
+    return unit.lower().removeprefix(_DIFFERENCE).startswith(("share", "probability"))
+
+
+def is_points(unit: str) -> bool:
+    """Whether the unit is a difference of two shares, shown in percentage points."""
+    return is_share(unit) and unit.lower().startswith(_DIFFERENCE)
 
 
 def scale(unit: str) -> float:
@@ -73,14 +79,14 @@ def suffix(unit: str, *, is_difference: bool = False) -> str:
     """What follows a shown value: per cent, percentage points, or nothing."""
     if not is_share(unit):
         return ""
-    return " points" if is_difference else " %"
+    return " points" if is_difference or is_points(unit) else " %"
 
 
 def decimals(numbers: Iterable[Number]) -> int:
     """Digits after the point so that the narrowest half-width has two significant ones.
 
     Between 0 and 3, or 4 where a value below 0.01 would lose its digits; for shares 1 or 2.
-    Without an interval: 1 for shares, 3 else.
+    Without an interval: 1 for shares, 0 for whole numbers such as steps, 3 else.
     """
     known = [x for x in numbers if math.isfinite(x.value)]
     shares = any(is_share(x.unit) for x in known)
@@ -88,7 +94,8 @@ def decimals(numbers: Iterable[Number]) -> int:
     lowest, highest = (1, 2) if shares else (0, 4 if smallest < 0.01 else 3)
     widths = [half for x in known if (half := _half_width(x) * scale(x.unit)) > 0]
     if not widths:
-        return 1 if shares else 3
+        whole = bool(known) and all(float(x.value).is_integer() for x in known)
+        return 1 if shares else 0 if whole else 3
     return int(np.clip(1 - math.floor(math.log10(min(widths))), lowest, highest))
 
 
@@ -162,7 +169,7 @@ def missing_reason(number: Number) -> str:
 
 def unit_words(unit: str, better: str) -> str:
     """Unit and direction for a column head: ``%, higher is better``."""
-    words = "%" if is_share(unit) else unit
+    words = ("points" if is_points(unit) else "%") if is_share(unit) else unit
     direction = f"{better} is better" if better in {"lower", "higher"} else ""
     return ", ".join(word for word in (words, direction) if word)
 
@@ -185,7 +192,7 @@ def _edge(number: Number, digits: int) -> str:
         if not number.high > 0:
             return "0 (no upper bound)"
         return f"0{end} (≤ {_bound(number.high * factor, digits, up=True)}{end})"
-    if is_share(number.unit) and number.value == 1:
+    if is_share(number.unit) and not is_points(number.unit) and number.value == 1:
         if not number.low < 1:
             return f"100{end} (no lower bound)"
         return f"100{end} (≥ {_bound(number.low * factor, digits, up=False)}{end})"

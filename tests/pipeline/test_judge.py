@@ -117,8 +117,11 @@ def test_several_judges_vote_and_a_split_vote_is_no_label(
 def test_a_judge_that_decides_nothing_is_an_error_with_the_counts(prompts: PromptSet) -> None:
     mute = LanguageModel(model="judge", ask=lambda questions: ["?"] * len(questions))
     judged = judge.judged_pairs(samples(), prompts.frame, [mute])
-    with pytest.raises(DataError, match=r"decided none of 6 pairs .*4 abstained"):
+    with pytest.raises(DataError, match=r"decided none of 6 pairs .*4 abstained.*; ask another"):
         judge.as_pairs(judged, prompts, "the judge")
+    alike = judged.assign(state=judge.IDENTICAL)
+    with pytest.raises(DataError, match=r"6 identical\); sample at a higher temperature, or ask"):
+        judge.as_pairs(alike, prompts, "the judge")
 
 
 @pytest.fixture

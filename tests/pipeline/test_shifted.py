@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dpo_diag.cli._shifted import check_match
 from dpo_diag.errors import DataError
 from dpo_diag.pairs import PairSet, read_pairs
 from dpo_diag.pipeline.shifted import KINDS, Shifted, joined, overlap_notes
@@ -125,3 +126,11 @@ def test_shared_prompts_are_kept_counted_and_named(pairs: Callable) -> None:
 def test_sets_without_overlap_say_nothing(pairs: Callable) -> None:
     own, extra = pairs("own", "x"), pairs("s", "y")
     assert overlap_notes(joined(own, [Shifted(extra, "s")], pairs("train", "w")), own, extra) == ()
+
+
+def test_a_stratum_that_no_pair_has_is_refused_with_the_columns(pairs: Callable) -> None:
+    own = pairs("own", "x", domain="math")
+    check_match({"match": ("domain", "difficulty", "length")}, own)
+    check_match({}, own)
+    with pytest.raises(DataError, match=r"--match topik: the pairs have no such column; .*domain"):
+        check_match({"match": ("domain", "topik")}, own)

@@ -20,6 +20,20 @@ def test_share_difference_is_shown_in_points_with_its_sign():
     assert numbers.interval(number, is_difference=True) == "-0.4 to +2.8"
 
 
+def test_a_unit_that_is_a_difference_of_shares_is_shown_in_points():
+    drop = Number(0.026, -0.059, 0.091, unit="difference in share of pairs", n=200)
+    assert numbers.estimate(drop) == "2.6 points"
+    assert numbers.interval(drop) == "-5.9 to 9.1"
+    assert numbers.unit_words(drop.unit, "lower") == "points, lower is better"
+    whole = Number(1.0, 0.7, 1.0, unit="difference in share of pairs", n=20)
+    assert numbers.estimate(whole) == "100.0 points"
+
+
+def test_a_whole_number_without_an_interval_has_no_digits_after_the_point():
+    assert numbers.estimate(Number(25.0, unit="training step", n=300)) == "25"
+    assert numbers.estimate(Number(2.5, unit="training step", n=300)) == "2.500"
+
+
 def test_zero_events_are_shown_with_their_upper_bound():
     """Clopper-Pearson, one-sided 95 %, 0 of 200: .0149 (statistics.md, section 2)."""
     number = Number(0.0, 0.0, 0.0149, **SHARE)
