@@ -14,11 +14,13 @@ from dpo_diag.analyzers._rows import Statistic
 
 SURE = 2.0  # spreads: a margin that is smaller has an order that this draw of pairs decided
 STATISTICS = (
-    Statistic("foreseen_reversal_rate", "share of pairs", "lower"),
-    Statistic("chance_order_rate", "share of pairs", "lower"),
-    Statistic("foreseen_right", "share of pairs whose order was foreseen", "higher"),
-    Statistic("foreseen_right_sure", "share of pairs with a sure order", "higher"),
-    Statistic("foreseen_right_unsure", "share of pairs with an order by chance", "higher"),
+    Statistic("foreseen_reversal_rate", "share of pairs", "lower", is_joint=True),
+    Statistic("chance_order_rate", "share of pairs", "lower", is_joint=True),
+    Statistic("foreseen_right", "share of pairs whose order was foreseen", "higher", is_joint=True),
+    Statistic("foreseen_right_sure", "share of pairs with a sure order", "higher", is_joint=True),
+    Statistic(
+        "foreseen_right_unsure", "share of pairs with an order by chance", "higher", is_joint=True
+    ),
 )
 
 

@@ -27,12 +27,17 @@ MAX_SLICE_VALUES = 40  # of one column; the rest is named in a note, never silen
 
 @dataclass(frozen=True)
 class Statistic:
-    """A mean over rows: its name, unit in words, direction, and whether it is a share."""
+    """A mean over rows: its name, unit in words, direction, and whether it is a share.
+
+    ``is_joint``: a row's value rests on other rows too (a rule fitted to all of them, what like
+    pairs reached), so that the rows are no independent draws and no interval is a guarantee.
+    """
 
     name: str
     unit: str
     better: str
     is_share: bool = True
+    is_joint: bool = False
 
 
 class Reasons(NamedTuple):
@@ -106,7 +111,8 @@ def interval_of(
 ) -> Interval:
     """The statistic's mean over rows with the interval its kind calls for."""
     make = clustered_proportion if statistic.is_share else clustered_mean
-    return make(values, clusters, level=level)
+    found = make(values, clusters, level=level)
+    return found._replace(is_guarantee=False) if statistic.is_joint else found
 
 
 def flags_of(interval: Interval, *extra: str) -> str:

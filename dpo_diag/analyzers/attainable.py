@@ -49,10 +49,10 @@ _SHARE = "share of pairs"
 CELLS = ("right", "lost_it", "never_had_a_chance", "tied")
 STATISTICS = (
     Statistic("right_rate", _SHARE, "higher"),
-    Statistic("lost_it_rate", _SHARE, "lower"),
-    Statistic("never_had_a_chance_rate", _SHARE, "lower"),
+    Statistic("lost_it_rate", _SHARE, "lower", is_joint=True),
+    Statistic("never_had_a_chance_rate", _SHARE, "lower", is_joint=True),
     Statistic("tied_rate", _SHARE, "neither"),
-    Statistic("lost_it_of_wrong", "share of pairs ranked wrong", "neither"),
+    Statistic("lost_it_of_wrong", "share of pairs ranked wrong", "neither", is_joint=True),
     Statistic("reference_gap", "nats against the label, of the reference", "neither", False),
     Statistic("required_loss", "DPO loss at which a pair is ranked right", "higher", False),
     Statistic("own_loss", "DPO loss", "lower", False),

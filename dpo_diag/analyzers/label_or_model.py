@@ -49,12 +49,16 @@ _REVERSED = "share of reversed training pairs"
 _GOLD = "with a gold order"
 STATISTICS = (
     Statistic("reversed_training_pairs", "share of training pairs", "lower"),
-    Statistic("label_verdict_share", _REVERSED, "neither"),
-    Statistic("model_verdict_share", _REVERSED, "neither"),
-    Statistic("undecided_share", _REVERSED, "neither"),
+    Statistic("label_verdict_share", _REVERSED, "neither", is_joint=True),
+    Statistic("model_verdict_share", _REVERSED, "neither", is_joint=True),
+    Statistic("undecided_share", _REVERSED, "neither", is_joint=True),
     Statistic("gold_wrong_of_reversed", f"{_REVERSED} {_GOLD}", "neither"),
-    Statistic("label_verdict_precision", f"share of pairs called label {_GOLD}", "higher"),
-    Statistic("model_verdict_precision", f"share of pairs called model {_GOLD}", "higher"),
+    Statistic(
+        "label_verdict_precision", f"share of pairs called label {_GOLD}", "higher", is_joint=True
+    ),
+    Statistic(
+        "model_verdict_precision", f"share of pairs called model {_GOLD}", "higher", is_joint=True
+    ),
 )
 # evidence -> sign that makes it larger where the label is more likely wrong
 EVIDENCE = {

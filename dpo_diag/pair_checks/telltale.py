@@ -271,6 +271,7 @@ def _over(data: PairData, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _measure(word: Word, level: float) -> Measure:
     votes = np.repeat([1.0, 0.0], [word.n_for, word.n_against])
     interval = clustered_proportion(votes, np.arange(len(votes)), level=level)
+    interval = interval._replace(is_guarantee=False)  # the word was picked by these votes
     return Measure(
         "chosen_side_share",
         interval,

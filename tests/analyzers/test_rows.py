@@ -1,9 +1,11 @@
-"""Names of slices."""
+"""Names of slices; which intervals are guarantees."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from dpo_diag.analyzers._rows import as_text, with_columns
+from dpo_diag.analyzers import _local_theory, attainable, label_or_model
+from dpo_diag.analyzers._rows import Statistic, as_text, interval_of, with_columns
 
 
 @pytest.mark.parametrize("values", [[True, False], [True, False, None]])
@@ -39,3 +41,25 @@ def test_one_and_true_of_one_column_are_two_names() -> None:
 )
 def test_a_column_of_any_dtype_is_text(values: list, dtype: object, names: list) -> None:
     assert list(as_text(pd.Series(values, dtype=dtype))) == names
+
+
+def test_values_that_rest_on_other_rows_have_an_interval_but_no_guarantee() -> None:
+    values, prompts = np.array([1.0, 0.0, 1.0, 1.0]), np.arange(4)
+    alone = interval_of(Statistic("a", "share of pairs", "lower"), values, prompts, 0.95)
+    joint = interval_of(
+        Statistic("a", "share of pairs", "lower", is_joint=True), values, prompts, 0.95
+    )
+    assert alone.is_guarantee and not joint.is_guarantee
+    assert (joint.low, joint.high) == (alone.low, alone.high)
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (attainable, {"lost_it_rate", "never_had_a_chance_rate", "lost_it_of_wrong"}),
+        (label_or_model, {"label_verdict_share", "undecided_share", "model_verdict_precision"}),
+        (_local_theory, {"chance_order_rate", "foreseen_right"}),
+    ],
+)
+def test_what_is_judged_by_other_pairs_is_joint(module, names: set[str]) -> None:
+    assert names <= {s.name for s in module.STATISTICS if s.is_joint}

@@ -53,7 +53,10 @@ def test_a_planted_word_is_first_and_says_its_side(coins, made, rate, side) -> N
     data = planted(coins, made, rate)
     words = telltale_words(presence(data, np.arange(data.n)), data.prompts)
     assert "zzz" in words[0].name and side in words[0].said() and words[0].accuracy > 0.9
-    assert CHECK().run(data, np.random.default_rng(0)).concern == LOOK
+    found = CHECK().run(data, np.random.default_rng(0))
+    assert found.concern == LOOK
+    picked = [m for m in found.measures if m.statistic == "chosen_side_share"]
+    assert picked and not any(m.interval.is_guarantee for m in picked)
 
 
 def test_the_words_model_finds_as_much_as_is_there(coins, made, values) -> None:
