@@ -80,7 +80,8 @@ def _ideal_row(
     params: Any,
     flag: str,
 ) -> dict[str, Any]:
-    statistic = Statistic(name, VOTED, "neither")
+    is_picked = bool(flag)  # of several betas, by these pairs
+    statistic = Statistic(name, VOTED, "neither", is_joint=is_picked)
     interval = _rows.interval_of(statistic, score, clusters, params.ci_level)
     reason = flag if interval.n else _no_ideal(model)
     return finding(

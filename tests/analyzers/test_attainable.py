@@ -72,6 +72,14 @@ def test_idealised_accuracy_of_a_table_by_hand(voted, own, statistic, part, valu
     assert own(run(*voted).findings, statistic, part=part)["estimate"] == pytest.approx(value)
 
 
+def test_a_picked_beta_has_no_guarantee(voted) -> None:
+    found = run(*voted).findings
+    picked = found["statistic"].str.fullmatch("idealised_accuracy_(min|median|max)")
+    fixed = (found["statistic"] == "idealised_accuracy") & (found["slice"] == "beta=1")
+    assert not found.loc[picked, "is_guarantee"].any()
+    assert found.loc[fixed, "is_guarantee"].all() and fixed.any()
+
+
 def test_per_token_divides_each_answer_by_its_own_length(make, own) -> None:
     """Raw c is 1; per token -10/5 + 9/3 = +1 for chosen, and a = .5 leaves it to the reference."""
     rewards = make.rewards(np.zeros((1, 2)), np.array([[-10.0, -9.0]]), n_tokens=np.array([[5, 3]]))
