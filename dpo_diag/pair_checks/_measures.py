@@ -1,5 +1,7 @@
 """From values of rows to measures and words; shared by the checks, not a plug-in."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -35,6 +37,11 @@ def share(
         np.asarray(values, float)[kept], data.prompts[kept], level=data.ci_level
     )
     return Measure(statistic, interval, unit, better, part)
+
+
+def of_ranks(measure: Measure) -> Measure:
+    """A share of rows picked by their rank among all: they are no independent draws."""
+    return replace(measure, interval=measure.interval._replace(is_guarantee=False))
 
 
 def mean(

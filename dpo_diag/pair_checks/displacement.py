@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from dpo_diag.pair_checks._base import KNOW, LOOK, UNSEEN, Check, Checked, PairData
-from dpo_diag.pair_checks._measures import by_column, examples, mean, percent, share
+from dpo_diag.pair_checks._measures import by_column, examples, mean, of_ranks, percent, share
 
 LOOK_GAP = 0.1  # of a domain's share in the upper half from one half; ours
 _COLUMNS = ("state_product", "state_square", "n_tokens_chosen", "n_tokens_rejected")
@@ -57,7 +57,8 @@ class Displacement(Check):
             mean("mean_ches_per_token", per_token, data, unit="squared state", better="lower"),
             mean("mean_ches", summed, data, unit="squared state", better="lower"),
         ]
-        by_domain = by_column("ches_in_upper_half", upper, data, "domain", better="lower")
+        parts = by_column("ches_in_upper_half", upper, data, "domain", better="lower")
+        by_domain = [of_ranks(part) for part in parts]
         risky = [
             m for m in by_domain if m.interval.low > 0.5 and m.interval.estimate > 0.5 + LOOK_GAP
         ]

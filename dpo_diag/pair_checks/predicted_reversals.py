@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dpo_diag.pair_checks._base import KNOW, LOOK, UNSEEN, Check, Checked, Measure, PairData
-from dpo_diag.pair_checks._measures import examples, parts_of, share
+from dpo_diag.pair_checks._measures import examples, of_ranks, parts_of, share
 
 TOP = 0.1  # upper part of the scores that is shown
 LOOK_TIMES = 2.0  # a domain with so many times its part of the upper tenth calls for a look; ours
@@ -70,7 +70,7 @@ def _upper(values: np.ndarray) -> np.ndarray:
 def _parts(data: PairData, found: np.ndarray, predictor: str) -> list[Measure]:
     name = f"in_upper_tenth_{predictor}"
     parts = [("all", np.ones(data.n, bool)), *_domains(data)]
-    return [share(name, found, data, part=part, mask=mask) for part, mask in parts]
+    return [of_ranks(share(name, found, data, part=part, mask=mask)) for part, mask in parts]
 
 
 def _domains(data: PairData) -> list[tuple[str, np.ndarray]]:

@@ -52,6 +52,8 @@ def test_a_domain_of_likelier_displacement_is_named(coins) -> None:
     found = CHECK().run(PairData(data.rows, {"PairStates": states}), RNG)
     assert even.concern == KNOW and found.concern == LOOK and "risky" in found.summary
     assert "calm" not in found.summary
+    ranked = [m for m in found.measures if m.statistic == "ches_in_upper_half"]
+    assert ranked and not any(m.interval.is_guarantee for m in ranked)
 
 
 def test_gravest_pair_comes_first_and_missing_states_are_said(coins) -> None:

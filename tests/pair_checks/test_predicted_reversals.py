@@ -22,6 +22,7 @@ def test_upper_tenth_and_its_domain(coins, values) -> None:
     assert values(found)["in_upper_tenth_conflict"] == 0.1
     assert values(found, "domain=b")["in_upper_tenth_conflict"] == 0.2
     assert found.cases[0].row == 199 and found.concern == KNOW
+    assert not any(measure.interval.is_guarantee for measure in found.measures)  # ranks
 
 
 def test_a_crowded_domain_is_named(coins) -> None:
