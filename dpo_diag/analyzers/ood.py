@@ -236,7 +236,7 @@ def _set_notes(frame: pd.DataFrame, scored: Mapping[str, Scored], params: Parame
     notes = []
     domains = set(frame["domain"].unique()) - {params.in_domain}
     if len(frame) and not domains:
-        notes.append("No shifted pairs were given, so there is no drop to measure.")
+        notes.append("No shifted pairs were given (--shifted), so there is no drop to measure.")
     inside = set(frame.loc[frame["domain"] == params.in_domain, "prompt_id"].unique())
     shared = inside & set(frame.loc[frame["domain"] != params.in_domain, "prompt_id"].unique())
     if shared:
