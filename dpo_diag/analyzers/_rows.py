@@ -212,6 +212,40 @@ def main_slice(frame: pd.DataFrame, domains: Sequence[str]) -> Slice:
     return Slice("all", frame["domain"].isin(domains).to_numpy())
 
 
+def cell_points(
+    analyzer: str,
+    curve: str,
+    model_id: str,
+    findings: Sequence[Mapping[str, Any]],
+    *,
+    cells: Mapping[str, str],
+) -> list[dict[str, Any]]:
+    """Shares that sum to 1 as points of Curves, for a figure of kind ``flow``.
+
+    Args:
+        analyzer: its name.
+        curve: name of the curve.
+        model_id: the model's.
+        findings: its rows, of which the slice ``all`` is drawn.
+        cells: series -> statistic, in order.
+    """
+    by_name = {row["statistic"]: row for row in findings if row["slice"] == "all"}
+    return [
+        {
+            "analyzer": analyzer,
+            "curve": curve,
+            "model_id": model_id,
+            "series": series,
+            "x": 0.0,
+            "y": by_name[statistic]["estimate"],
+            "y_low": by_name[statistic]["ci_low"],
+            "y_high": by_name[statistic]["ci_high"],
+            "n": by_name[statistic]["n"],
+        }
+        for series, statistic in cells.items()
+    ]
+
+
 def check_baseline(analyzer: str, models: Sequence[str], baseline_id: str) -> None:
     """Refuse a baseline that has no rows.
 

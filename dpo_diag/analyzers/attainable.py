@@ -47,6 +47,7 @@ from dpo_diag.tables import CASES, CURVES, empty
 NAME = "attainable"
 _SHARE = "share of pairs"
 CELLS = ("right", "lost_it", "never_had_a_chance", "tied")
+CELL_RATES = {cell: f"{cell}_rate" for cell in CELLS}
 STATISTICS = (
     Statistic("right_rate", _SHARE, "higher"),
     Statistic("lost_it_rate", _SHARE, "lower", is_joint=True),
@@ -153,7 +154,7 @@ class Attainable(Analyzer):
             )
             rows += [*found, *_sensitivity(model, chances, params)]
             rows += idealised_findings(model, params, seed=seed)
-            curves += _cells(found, model_id)
+            curves += _rows.cell_points(NAME, "attainable_cells", model_id, found, cells=CELL_RATES)
             cases += _worst(model, chances, columns, params)
             notes += _notes(model, chances)
             kept = columns.assign(prompt_id=model["prompt_id"])
@@ -264,24 +265,6 @@ def _sensitivity(model: pd.DataFrame, chances: Chances, params: Parameters) -> l
             reasons=_rows.Reasons(lambda part: "", _missing),
         )
     return rows
-
-
-def _cells(found: list[dict[str, Any]], model_id: str) -> list[dict[str, Any]]:
-    by_name = {row["statistic"]: row for row in found if row["slice"] == "all"}
-    return [
-        {
-            "analyzer": NAME,
-            "curve": "attainable_cells",
-            "model_id": model_id,
-            "series": cell,
-            "x": 0.0,
-            "y": by_name[f"{cell}_rate"]["estimate"],
-            "y_low": by_name[f"{cell}_rate"]["ci_low"],
-            "y_high": by_name[f"{cell}_rate"]["ci_high"],
-            "n": by_name[f"{cell}_rate"]["n"],
-        }
-        for cell in CELLS
-    ]
 
 
 def _worst(

@@ -55,6 +55,7 @@ _SHARE = "share of pairs"
 _FELL = "share of pairs whose chosen answer fell"
 _MASS = "difference in probability, policy minus reference"
 CELLS = ("chosen_held", "rejected_fell_more", "chosen_fell_more", "rejected_rose")
+CELL_RATES = {cell: f"{cell}_rate" for cell in CELLS}
 STATISTICS = (
     Statistic("mean_fall_of_chosen", "nats, reference minus policy", "lower", False),
     Statistic("mean_fall_of_rejected", "nats, reference minus policy", "neither", False),
@@ -170,7 +171,9 @@ class Displacement(Analyzer):
             measured = Measured(model, columns, tables, params, seed)
             alarm = alarm_of(found, measured, params)
             rows += [*found, *measured.findings(), _alarm_row(alarm, found, model_id, params)]
-            curves += _cells(found, model_id)
+            curves += _rows.cell_points(
+                NAME, "displacement_cells", model_id, found, cells=CELL_RATES
+            )
             cases += [*_pair_cases(model, measured.ches, params), *measured.prompt_cases()]
             if columns["mean_fall_of_chosen"].notna().any():
                 notes += [_sentence(alarm, model_id), *measured.needs()]
@@ -275,24 +278,6 @@ def _missing(name: str) -> str:
 def _sentence(alarm: Alarm, model_id: str) -> str:
     said = "; ".join(f"{line.words} ({line.says})" for line in alarm.lines)
     return f"{model_id}: displacement alarm: {alarm.level}. {said[:1].upper()}{said[1:]}."
-
-
-def _cells(found: list[dict[str, Any]], model_id: str) -> list[dict[str, Any]]:
-    by_name = {row["statistic"]: row for row in found if row["slice"] == "all"}
-    return [
-        {
-            "analyzer": NAME,
-            "curve": "displacement_cells",
-            "model_id": model_id,
-            "series": cell,
-            "x": 0.0,
-            "y": by_name[f"{cell}_rate"]["estimate"],
-            "y_low": by_name[f"{cell}_rate"]["ci_low"],
-            "y_high": by_name[f"{cell}_rate"]["ci_high"],
-            "n": by_name[f"{cell}_rate"]["n"],
-        }
-        for cell in CELLS
-    ]
 
 
 def _pair_cases(

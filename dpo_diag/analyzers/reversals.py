@@ -271,24 +271,10 @@ def _changes(
 
 def _flow(findings: list[dict[str, Any]], model_id: str) -> list[dict[str, Any]]:
     """The reversal matrix of the slice ``all`` as points, one curve for each of the two orders."""
-    by_name = {row["statistic"]: row for row in findings if row["slice"] == "all"}
     points = []
     for suffix in ("", "_per_token"):
-        for cell in _pairs.CELLS:
-            row = by_name[f"{cell}_rate{suffix}"]
-            points.append(
-                {
-                    "analyzer": NAME,
-                    "curve": f"reversal_flow{suffix}",
-                    "model_id": model_id,
-                    "series": cell,
-                    "x": 0.0,
-                    "y": row["estimate"],
-                    "y_low": row["ci_low"],
-                    "y_high": row["ci_high"],
-                    "n": row["n"],
-                }
-            )
+        cells = {cell: f"{cell}_rate{suffix}" for cell in _pairs.CELLS}
+        points += _rows.cell_points(NAME, f"reversal_flow{suffix}", model_id, findings, cells=cells)
     return points
 
 
