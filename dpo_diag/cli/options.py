@@ -139,7 +139,9 @@ def pair_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Split, or `all`; auto: `test` where the data has one, else all.",
         ),
-        click.option("--limit", type=COUNT, default=0, help="At most so many rows; 0: all."),
+        click.option(
+            "--limit", type=COUNT, default=0, help="At most so many rows of --pairs; 0: all."
+        ),
     )(function)
 
 
