@@ -113,10 +113,11 @@ def judge(table: pd.DataFrame, params: Any, *, n_models: int, n_steps: int) -> p
         ``verdict`` and ``because``, indexed as the table.
     """
     share, votes = table["vote_share"], table["n_votes"].fillna(0.0)
+    unlikely = f"posterior of the label below {params.label_below:g}"
     label = {
         "votes against the label": share < 0.5,
         "the same answers labelled the other way round": table["twins"] > 0,
-        "label unlikely by margin and annotator": table["label_right"] < params.label_below,
+        unlikely: table["label_right"] < params.label_below,
     }
     model = {
         "votes for the label": (votes >= params.min_votes) & (share >= params.clear_votes),

@@ -38,13 +38,13 @@ def evidence(**columns) -> pd.DataFrame:
      ({"vote_share": 1.0, "n_votes": 2}, "undecided", "no evidence"),
      ({"vote_share": 0.6, "n_votes": 5}, "undecided", "no evidence"),
      ({"twins": 1}, "label", "the same answers labelled the other way round"),
-     ({"label_right": 0.3}, "label", "label unlikely by margin and annotator"),
+     ({"label_right": 0.3}, "label", "posterior of the label below 0.75"),
      ({"models_reversing": 0.4}, "model", "other models order it as labelled"),
      ({"steps_reversing": 0.5}, "model", "earlier steps ordered it as labelled"),
      ({"twins": 1, "models_reversing": 0.2}, "undecided",
       "the same answers labelled the other way round, other models order it as labelled"),
      ({"vote_share": 0.8, "n_votes": 5, "label_right": 0.1}, "model",
-      "label unlikely by margin and annotator, votes for the label")],
+      "posterior of the label below 0.75, votes for the label")],
 )  # fmt: skip
 def test_the_rule_by_hand(columns, verdict, because) -> None:
     found = judge(evidence(**columns), Parameters(), n_models=5, n_steps=4).loc["pair"]
