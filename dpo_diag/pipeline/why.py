@@ -20,9 +20,11 @@ from dpo_diag.pairs import PairSet
 from dpo_diag.pipeline.analyze import Evidence
 from dpo_diag.pipeline.compare import Request, gather
 from dpo_diag.pipeline.expressed import expressed, noise_of_sketch
+from dpo_diag.pipeline.gradient_plan import make_plan
 from dpo_diag.pipeline.gradients import (
     GradientFeatures,
     GradientOptions,
+    Movement,
     gradient_features,
     movement,
 )
@@ -116,58 +118,69 @@ def explain(
     rewards = evidence.rewards.rewards
     parts: dict[str, list[pd.DataFrame]] = {}
     notes, blamed, targets = [], {}, {}
-    references: dict[str, tuple[GradientFeatures, Products]] = {}
+    references: dict[Path, tuple[GradientFeatures, Products]] = {}
     for checkpoint in evidence.checkpoints:
-        key = require_reference(checkpoint).fingerprint
-        if key not in references:
+        # runs of one reference share its gradients, unless their optimisers differ
+        place = make_plan(checkpoint, pairs, options.gradients, work, None).folder("features")
+        if place not in references:
             features = gradient_features(checkpoint, pairs, options.gradients, work)
             products, note = products_of(
                 features, pairs.frame, max_train=options.max_train, seed=options.seed
             )
-            references[key] = features, products
+            references[place] = features, products
             notes += [note] if note else []
-        features, products = references[key]
+        features, products = references[place]
         model_id = checkpoint.model.model_id
         own = rewards[(rewards["model_id"] == model_id) & (rewards["step"] == -1)]
         own = own.set_index("pair_id").loc[products.pair_ids].reset_index()
         run = movement(checkpoint, pairs, options.gradients, work)
-        notes.append(_first_order(checkpoint.model.name, own, run.linear_margin))
-        beta = _beta(checkpoint)
-        tables = {
-            "ReversalPredictions": predictions(own, products, beta=beta),
-            "PairConflicts": conflicts(own, products, beta=beta, n_named=options.n_named),
-            "Expressible": expressed(
-                own,
-                pairs.frame,
-                features,
-                moved_norm=run.norm,
-                max_fitted=options.max_fitted,
-                seed=options.seed,
-            ),
-        }
-        local, note = local_margins(model_id, pairs.frame, features, products, beta=beta)
-        descent, name = towards_run(own, products, beta), checkpoint.model.name
-        remarks = (
-            note,
-            noise_of_sketch(features, tables["Expressible"]),
-            short_of(name, foreseen(products, products.best, beta), "the scores"),
-            short_of(name, descent, "the pushes"),
-        )
-        notes += filter(None, remarks)
-        tables["LocalMargins"] = local
-        tables["ReversalPredictions"] = concat(
-            [tables["ReversalPredictions"], as_prediction(own, local)], REVERSAL_PREDICTIONS
-        )
+        tables, remarks = _tables(checkpoint, own, pairs.frame, (features, products, run), options)
+        notes += remarks
         for name, table in tables.items():
             parts.setdefault(name, []).append(table)
         targets[model_id] = targets_of(own, pairs.frame, options.gold_gap)
-        blamed[model_id] = most_opposed(
-            products, targets[model_id], descent.alpha, len(products.train)
-        )
+        alpha = towards_run(own, products, _beta(checkpoint)).alpha
+        blamed[model_id] = most_opposed(products, targets[model_id], alpha, len(products.train))
     more = {name: concat(found, SPECS[name]) for name, found in parts.items()}
     more["RunSteps"] = run_steps(evidence.checkpoints)
     said = (*evidence.notes, *dict.fromkeys(notes))
     return Why(replace(evidence, notes=said, more=more), blamed, targets)
+
+
+def _tables(
+    checkpoint: Checkpoint,
+    own: pd.DataFrame,
+    frame: pd.DataFrame,
+    measured: tuple[GradientFeatures, Products, Movement],
+    options: WhyOptions,
+) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """The tables that explain one run, by the name of their spec, and remarks in words."""
+    features, products, run = measured
+    name, beta = checkpoint.model.name, _beta(checkpoint)
+    expressible = expressed(
+        own,
+        frame,
+        features,
+        moved_norm=run.norm,
+        max_fitted=options.max_fitted,
+        seed=options.seed,
+    )
+    local, note = local_margins(checkpoint.model.model_id, frame, features, products, beta=beta)
+    foretold = [predictions(own, products, beta=beta), as_prediction(own, local)]
+    tables = {
+        "ReversalPredictions": concat(foretold, REVERSAL_PREDICTIONS),
+        "PairConflicts": conflicts(own, products, beta=beta, n_named=options.n_named),
+        "Expressible": expressible,
+        "LocalMargins": local,
+    }
+    remarks = (
+        _first_order(name, own, run.linear_margin),
+        note,
+        noise_of_sketch(features, expressible),
+        short_of(name, foreseen(products, products.best, beta), "the scores"),
+        short_of(name, towards_run(own, products, beta), "the pushes"),
+    )
+    return tables, [remark for remark in remarks if remark]
 
 
 def targets_of(own: pd.DataFrame, frame: pd.DataFrame, gold_gap: float = 0.0) -> np.ndarray:
